@@ -1,0 +1,1 @@
+"""Reconstruction from the normal equations: one signature for all methods."""

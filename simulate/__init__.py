@@ -1,0 +1,1 @@
+"""From a patient to spokes, and the studies run on them."""
