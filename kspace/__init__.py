@@ -1,1 +1,1 @@
-"""From spokes to a verdict: reconstruction, motion, segmentation, quality. Knows nothing of how the spokes came to be."""
+"""From spokes to a verdict: reconstruction and quality. Knows nothing of how the spokes came to be."""

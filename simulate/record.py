@@ -28,8 +28,8 @@ class StepRecord:
     reconstruction_s
         Wall-clock seconds that the reconstruction of this step took.
     truth
-        Image quality against the truth where there is one (``psnr_db``, ``ssim``, ``nrmse``, inside the body), else empty.
-        No judge has seen it.
+        Image quality against the truth where there is one (``psnr_db``, ``ssim``, ``nrmse``, inside the body), else
+        empty. No judge has seen it.
     """
 
     seconds: float

@@ -1,9 +1,9 @@
 """The interface between reconstruction, judges and the rule that stops the scan.
 
-After each step of a scan the loop gathers the :class:`Evidence`: what was measured, what was reconstructed, and how well
-the previous reconstruction foresaw the newest spokes. Every :class:`Judge` turns it into :class:`Score` objects. A
-:class:`StoppingRule` reads the history of scores of the slice and decides. A judge that needs a network, a segmentation or
-a calibration is one more class with the same call; the loop does not change.
+After each step of a scan the loop gathers the :class:`Evidence`: what was measured, what was reconstructed, and how
+well the previous reconstruction foresaw the newest spokes. Every :class:`Judge` turns it into :class:`Score` objects.
+A :class:`StoppingRule` reads the history of scores of the slice and decides. A judge that needs a network, a
+segmentation or a calibration is one more class with the same call; the loop does not change.
 """
 
 from __future__ import annotations
