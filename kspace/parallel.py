@@ -1,0 +1,39 @@
+"""Work on frames side by side.
+
+A radial cine is many small, equal problems. One thread per frame beats many threads per transform: nothing waits at a
+barrier, and a busy core delays only its own frame.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+
+
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    # A pool does not survive a fork; a DataLoader worker finds another process number and makes its own.
+    key = (os.getpid(), n_threads)
+    if key not in _pools:
+        _pools[key] = ThreadPoolExecutor(n_threads, thread_name_prefix="spokewise")
+    return _pools[key]
+
+
+def map_frames(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Apply a function that releases the interpreter lock to each item, in as many threads as torch would use.
+
+    The results come in the order of the items. An exception in any of them is raised here.
+    """
+    work = list(items)
+    n_threads = min(torch.get_num_threads(), len(work))
+    if n_threads <= 1:
+        return [function(item) for item in work]
+    return list(_pool(torch.get_num_threads()).map(function, work))
