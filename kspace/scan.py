@@ -25,6 +25,9 @@ from torch import Tensor
 
 from kspace.errors import InputError, ShapeError
 
+BEAT_MARGIN_S = 2.0
+"""R waves within so many seconds of a slice's spokes belong to it: long enough for one slow beat on either side."""
+
 
 def _require_finite(name: str, values: Tensor) -> None:
     finite = torch.isfinite(torch.view_as_real(values) if values.is_complex() else values)
@@ -313,8 +316,11 @@ class RadialScan:
         )
 
     def select_slice(self, index: int) -> Self:
-        """Return the spokes of one slice, with the geometry of that slice alone."""
+        """Return the spokes of one slice, with the geometry of that slice alone and the R waves around its time."""
         chosen = self.select(self.slices == index)
+        if chosen.n_spokes:
+            near = (self.ecg_s >= chosen.time_s[0] - BEAT_MARGIN_S) & (self.ecg_s <= chosen.time_s[-1] + BEAT_MARGIN_S)
+            chosen = replace(chosen, ecg_s=self.ecg_s[near])
         return replace(
             chosen, slice_index=torch.zeros_like(chosen.slices), geometry=self.geometry.select_slices([index])
         )

@@ -8,16 +8,17 @@ Trans. Signal Process. 53:3393, 2005). The spectrum is additive over samples.
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
+import numpy as np
+import scipy.fft
 import torch
 from torch import Tensor
 
 from kspace.errors import ShapeError
 from kspace.nufft import Accuracy, AccuracyName, EngineName, Nufft
-
-COILS_AT_A_TIME = 1
-"""Coils that go through the padded FFTs together on a CPU; few, so that the buffers stay in cache."""
+from kspace.parallel import map_frames
 
 
 def psf_spectrum(
@@ -125,44 +126,57 @@ def sense_normal(images: Tensor, maps: Tensor, spectrum: Tensor) -> Tensor:
     if torch.is_grad_enabled() and (images.requires_grad or maps.requires_grad):
         coil_images = images[..., None, :, :] * maps
         return (_convolve(coil_images, spectrum[:, None]) * maps.conj()).sum(-3)
-    result = torch.empty_like(images)
-    flat_in, flat_out = images.reshape(-1, *images.shape[-3:]), result.view(-1, *images.shape[-3:])
-    step = min(COILS_AT_A_TIME if images.device.type == "cpu" else maps.shape[0], maps.shape[0])
-    workspace = _Workspace(step, images)
-    conjugate = maps.conj().resolve_conj()
-    for batch in range(flat_in.shape[0]):
-        for frame in range(flat_in.shape[1]):
-            total = flat_out[batch, frame].zero_()
-            for first in range(0, maps.shape[0], step):
-                group = slice(first, first + step)
-                convolved = workspace.convolve(flat_in[batch, frame], maps[group], spectrum[frame])
-                total += torch.einsum("cyx,cyx->yx", convolved, conjugate[group])
-    return result
+    if images.device.type == "cpu":
+        return _sense_normal_cpu(images, maps, spectrum)
+    coil_images = apply_spectrum(images[..., None, :, :] * maps, spectrum[:, None])
+    return torch.einsum("...cyx,cyx->...yx", coil_images, maps.conj())
 
 
-class _Workspace:
-    """Buffers of the padded transforms, allocated once: fresh pages cost more than the arithmetic on them."""
+def _sense_normal_cpu(images: Tensor, maps: Tensor, spectrum: Tensor) -> Tensor:
+    """Frames side by side, one thread each, coil by coil so that the padded transforms stay in a core's own cache.
 
-    def __init__(self, n_coils: int, like: Tensor) -> None:
-        rows, columns = like.shape[-2:]
-        self.tall = like.new_zeros((n_coils, 2 * rows, columns))
-        self.tall_k = torch.empty_like(self.tall)
-        self.wide = like.new_zeros((n_coils, 2 * rows, 2 * columns))
-        self.wide_k = torch.empty_like(self.wide)
+    Here scipy's transforms beat torch's: theirs run in the calling thread, while torch's start a team of threads for
+    every small transform and wait at a barrier for each.
+    """
+    batches = images.detach().resolve_conj().numpy().reshape(-1, *images.shape[-3:])
+    result = np.empty_like(batches)
+    sensitivities = maps.detach().resolve_conj().numpy()
+    conjugates = sensitivities.conj()
+    spectra = spectrum.numpy()
 
-    def convolve(self, image: Tensor, maps: Tensor, spectrum: Tensor) -> Tensor:
-        """Return (coil, y, x), a view that the next call overwrites."""
-        rows, columns = image.shape
-        n = maps.shape[0]
-        tall, tall_k, wide, wide_k = self.tall[:n], self.tall_k[:n], self.wide[:n], self.wide_k[:n]
-        torch.mul(image, maps, out=tall[:, :rows])
-        tall[:, rows:].zero_()
-        torch.fft.fft(tall, dim=-2, out=tall_k)
-        wide[..., :columns].copy_(tall_k)
-        wide[..., columns:].zero_()
-        torch.fft.fft(wide, dim=-1, out=wide_k)
-        wide_k.mul_(spectrum)
-        torch.fft.ifft(wide_k, dim=-1, out=wide)
-        tall_k.copy_(wide[..., :columns])
-        torch.fft.ifft(tall_k, dim=-2, out=tall)
-        return tall[:, :rows]
+    def run(item: tuple[int, int]) -> None:
+        batch, frame = item
+        total = result[batch, frame]
+        total[...] = 0
+        for coil, conjugate in zip(sensitivities, conjugates, strict=True):
+            convolved = _convolve_in_cache(batches[batch, frame], coil, spectra[frame])
+            convolved *= conjugate
+            total += convolved
+
+    map_frames(run, [(b, f) for b in range(batches.shape[0]) for f in range(batches.shape[1])])
+    return torch.from_numpy(result).reshape(images.shape)
+
+
+_buffers = threading.local()
+
+
+def _convolve_in_cache(image: np.ndarray, coil: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
+    """Return (y, x), a view of this thread's buffer that its next call overwrites."""
+    rows, columns = image.shape
+    key = (rows, columns, image.dtype)
+    if getattr(_buffers, "key", None) != key:
+        # Kept from call to call: fresh pages cost more than the arithmetic on them.
+        _buffers.key = key
+        _buffers.tall = np.empty((2 * rows, columns), image.dtype)
+        _buffers.wide = np.empty((2 * rows, 2 * columns), image.dtype)
+    tall, wide = _buffers.tall, _buffers.wide
+    np.multiply(image, coil, out=tall[:rows])
+    tall[rows:] = 0
+    wide[:, :columns] = scipy.fft.fft(tall, axis=0, overwrite_x=True, workers=1)
+    wide[:, columns:] = 0
+    k = scipy.fft.fft(wide, axis=1, overwrite_x=True, workers=1)
+    k *= spectrum
+    back = scipy.fft.ifft(k, axis=1, overwrite_x=True, workers=1)
+    tall[...] = back[:, :columns]
+    columns_back: np.ndarray = scipy.fft.ifft(tall, axis=0, overwrite_x=True, workers=1)
+    return columns_back[:rows]

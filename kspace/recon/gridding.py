@@ -29,4 +29,5 @@ class Gridding:
     ) -> Reconstruction:
         """Reconstruct; see :class:`kspace.recon.method.Method`. Everything but the equations and maps is ignored."""
         combined = torch.einsum("cyx,fcyx->fyx", maps.conj(), equations.gridded())
-        return Reconstruction(combined)
+        norm = (maps.abs() ** 2).sum(0)
+        return Reconstruction(torch.where(norm > 0, combined / norm.clamp_min(1e-30), 0))

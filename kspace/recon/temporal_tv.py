@@ -17,6 +17,10 @@ from kspace.equations import Density, NormalEquations
 from kspace.recon.method import OnIteration, Reconstruction, Status
 from kspace.toeplitz import sense_normal
 
+DUAL_STEP = 0.05
+"""Step of the dual variable over the operator's largest eigenvalue; small, because the images are far larger than the
+threshold that bounds the dual variable, and the primal step gains what the dual gives up."""
+
 
 @dataclass(frozen=True)
 class TemporalTV:
@@ -57,10 +61,12 @@ class TemporalTV:
         b = equations.right_hand_side(maps) / max(scale, 1e-30)
         threshold = self._threshold(equations, b, noise_std)
         lipschitz = largest_eigenvalue(equations, maps) / max(scale, 1e-30)
-        dual_step = 0.25 * lipschitz
+        dual_step = DUAL_STEP * lipschitz
         step = 0.99 / (lipschitz / 2 + 4 * dual_step)
         if start is None:
-            x, y = b.clone(), torch.zeros_like(b)
+            # All spokes together, the same in every frame: free of streaks, and of any temporal variation.
+            average = equations.right_hand_side(maps).sum(0) / max(float(equations.weight.sum()), 1e-30)
+            x, y = average.expand_as(b).clone(), torch.zeros_like(b)
         else:
             x = start.image.clone()
             y = start.state[0].clone() if start.state else torch.zeros_like(b)
