@@ -235,16 +235,19 @@ class _Transform(torch.autograd.Function):
 
 def _times(image: Tensor, maps: Tensor) -> Tensor:
     """Return maps times image; on the CPU in numpy, whose one thread does not fight with the frames' threads."""
+    # A thread of its own does not know that gradients are off, nor does numpy know of a lazy conjugation.
+    image, maps = image.detach(), maps.detach()
     if image.device.type != "cpu":
         return image * maps
-    return torch.from_numpy(np.multiply(image.detach().numpy(), maps.detach().numpy()))
+    return torch.from_numpy(np.multiply(image.resolve_conj().numpy(), maps.resolve_conj().numpy()))
 
 
 def _combine(coil_images: Tensor, maps: Tensor) -> Tensor:
     """Return the sum over coils of conj(map) times image."""
+    maps = maps.detach()
     if coil_images.device.type != "cpu":
         return (coil_images * maps.conj()).sum(0)
-    product = np.multiply(coil_images.numpy(), maps.detach().conj().resolve_conj().numpy())
+    product = np.multiply(coil_images.numpy(), maps.conj().resolve_conj().numpy())
     return torch.from_numpy(product.sum(0))
 
 

@@ -17,7 +17,7 @@ from kspace.equations import Density, NormalEquations
 from kspace.recon.method import OnIteration, Reconstruction, Status
 from kspace.toeplitz import sense_normal
 
-DUAL_STEP = 0.05
+DUAL_STEP = 0.02
 """Step of the dual variable over the operator's largest eigenvalue; small, because the images are far larger than the
 threshold that bounds the dual variable, and the primal step gains what the dual gives up."""
 
@@ -39,10 +39,10 @@ class TemporalTV:
         Stop when an iteration changes the image by less than this, relative to its norm.
     """
 
-    noise_factor: float = 0.4
+    noise_factor: float = 1.0
     signal_factor: float = 0.01
-    max_iterations: int = 60
-    tolerance: float = 1e-3
+    max_iterations: int = 30
+    tolerance: float = 3e-3
     density: Density = "ramp"
     name: str = "cs"
 
