@@ -1,0 +1,384 @@
+"""The command line: every command parses, calls one function and prints.
+
+What computes is imported inside the commands, so that ``spokewise --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kspace.errors import SpokewiseError, UsageError
+
+if TYPE_CHECKING:
+    from simulate.record import SliceRecord, StepRecord
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Radial cine MR: a scanner that stops when the images are good enough, and reconstruction of its spokes.",
+)
+_state = {"debug": False}
+
+_SCANNER = "Simulated scanner"
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="phantom, phantom:SEED, a 4D NIfTI file, a DICOM folder or a radial ISMRMRD file."
+    ),
+]
+Frames = Annotated[int | None, typer.Option(help="Cardiac phases.  [default: 25, or what the file fixes]")]
+MatrixOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Pixels along the longer side.  [default: 3/4 of the source's, at most 192]", rich_help_panel=_SCANNER
+    ),
+]
+Coils = Annotated[int | None, typer.Option(help="Receive coils.  [default: 8]", rich_help_panel=_SCANNER)]
+Snr = Annotated[
+    float | None,
+    typer.Option(help="Signal to noise in one pixel; inf for no noise.  [default: 30]", rich_help_panel=_SCANNER),
+]
+TrMs = Annotated[
+    float | None, typer.Option(help="Milliseconds from spoke to spoke.  [default: 2.8]", rich_help_panel=_SCANNER)
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Of noise, coils and heart rate.", rich_help_panel=_SCANNER)]
+Slices = Annotated[str | None, typer.Option(help="Which slices, for example 0,3-5.  [default: all]")]
+Series = Annotated[str | None, typer.Option(help="Number or UID of the series in a DICOM folder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+MethodName = Annotated[str, typer.Option(help="cs, cg-sense or gridding.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"spokewise {version('spokewise')}")
+        raise typer.Exit
+
+
+def _debug(wanted: bool) -> None:
+    _state["debug"] = wanted or os.environ.get("SPOKEWISE_DEBUG", "") not in ("", "0")
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", callback=_debug, help="Show tracebacks of errors.")] = False,
+) -> None: ...
+
+
+@app.command()
+def scan(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option(help="Folder for everything that comes of it.")],
+    policy: Annotated[str, typer.Option(help="quality: until it is good enough. fixed: until the cap.")] = "quality",
+    max_seconds: Annotated[float, typer.Option(help="Cap on the scan time of a slice.")] = 12.0,
+    min_seconds: Annotated[
+        float | None, typer.Option(help="A slice never ends earlier.  [default: 2, or the cap if that is lower]")
+    ] = None,
+    step: Annotated[float, typer.Option(help="Seconds between two decisions.")] = 0.5,
+    max_prediction_error: Annotated[
+        float, typer.Option(help="Good enough when new spokes are foreseen to this.")
+    ] = 0.1,
+    max_change: Annotated[float, typer.Option(help="Good enough when the image changes by less in a step.")] = 0.05,
+    method: MethodName = "cs",
+    frames: Frames = None,
+    slices: Slices = None,
+    matrix: MatrixOption = None,
+    coils: Coils = None,
+    snr: Snr = None,
+    tr_ms: TrMs = None,
+    seed: Seed = 0,
+    series: Series = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Scan a heart slice by slice; each ends when its images are good enough. Writes a folder with a report."""
+    from kspace.quality.change import ChangeJudge
+    from kspace.quality.prediction import PredictionJudge
+    from kspace.quality.stopping import FixedRule, QualityRule, StoppingRule
+    from kspace.recon.methods import make_method
+    from simulate.acquisition import LoopOptions
+    from simulate.run import N_FRAMES, choose_device, choose_slices, open_spokes, run_scan
+
+    if choose_device(device).type == "cuda" and device == "cuda":
+        raise UsageError("the scan loop cannot use a GPU yet", expected="--device cpu or auto, which is the CPU")
+    if policy not in ("quality", "fixed"):
+        raise UsageError(f"there is no policy {policy!r}", expected="quality or fixed")
+    for name, value in (
+        ("--max-seconds", max_seconds),
+        ("--max-prediction-error", max_prediction_error),
+        ("--max-change", max_change),
+        ("--step", step),
+    ):
+        if not 0 < value < float("inf"):
+            raise UsageError(f"{name} {value:g}", expected="a positive number")
+    if step > max_seconds:
+        raise UsageError(f"a step of {step:g} s is longer than the cap of {max_seconds:g} s", expected="step <= cap")
+    floor = min(2.0, max_seconds) if min_seconds is None else min_seconds
+    rule: StoppingRule = QualityRule(floor, max_seconds) if policy == "quality" else FixedRule(max_seconds)
+    options = LoopOptions(
+        step_s=step,
+        n_frames=N_FRAMES if frames is None else frames,
+        method=make_method(method),
+        judges=lambda: (PredictionJudge(max_prediction_error), ChangeJudge(max_change)),
+        rule=rule,
+    )
+    spokes = open_spokes(source, _scanner(matrix, coils, snr, tr_ms), seed=seed, n_frames=frames, series=series)
+    chosen = choose_slices(spokes, slices)
+    scanner = getattr(spokes, "options", None)
+    progress = _Progress(len(chosen), max_seconds)
+    with progress:
+        try:
+            result = run_scan(
+                spokes,
+                options,
+                out,
+                slices=chosen,
+                record_options={
+                    # The last part of a path only: folders above it may be named after a patient.
+                    "source": source if source.startswith("phantom") else Path(source).resolve().name,
+                    "policy": policy,
+                    "max_seconds": max_seconds,
+                    "min_seconds": floor if policy == "quality" else None,
+                    "step": step,
+                    "max_prediction_error": max_prediction_error,
+                    "max_change": max_change,
+                    "method": method,
+                    "frames": spokes.n_frames or options.n_frames,
+                    "slices": list(chosen),
+                    "matrix": max(spokes.geometry.shape[1:]),
+                    "coils": None if scanner is None else scanner.n_coils,
+                    "snr": None if scanner is None else scanner.snr,
+                    "tr_ms": None if scanner is None else scanner.tr_s * 1e3,
+                    "seed": seed,
+                    "series": series,
+                    "device": "cpu",
+                },
+                seed=seed,
+                overwrite=overwrite,
+                on_step=progress.step,
+                on_slice=progress.slice,
+            )
+        except KeyboardInterrupt as stop:
+            raise _interrupted(stop) from None
+    if as_json:
+        typer.echo(json.dumps({**result.summary, "out": str(out), "report": str(out / "report.html")}))
+        return
+    from simulate.report import verdict
+
+    for record in result.record.slices:
+        typer.echo(f"slice {record.index:>3}  {record.seconds:5.1f} s of {max_seconds:g}  {record.reason}")
+    typer.echo(" ".join(verdict(result.record)))
+    typer.echo(f"Report: {out / 'report.html'}")
+
+
+@app.command()
+def simulate(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option(help="ISMRMRD file; the truth goes beside it, to NAME.truth.nii.gz.")],
+    seconds: Annotated[float, typer.Option(help="Scan time of each slice.")] = 12.0,
+    frames: Annotated[int, typer.Option(help="Cardiac phases of the truth.")] = 25,
+    slices: Slices = None,
+    matrix: MatrixOption = None,
+    coils: Coils = None,
+    snr: Snr = None,
+    tr_ms: TrMs = None,
+    seed: Seed = 0,
+    series: Series = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write the spokes that a scanner would have measured of a cine, and the truth beside them."""
+    from simulate.output import missing_biomarkers
+    from simulate.run import choose_device, choose_slices, open_spokes, simulate_to_file
+
+    if choose_device(device).type == "cuda" and device == "cuda":
+        raise UsageError("the simulated scanner cannot use a GPU yet", expected="--device cpu or auto, the CPU")
+    spokes = open_spokes(source, _scanner(matrix, coils, snr, tr_ms), seed=seed, n_frames=frames, series=series)
+    chosen = choose_slices(spokes, slices)
+    try:
+        answer = simulate_to_file(
+            spokes,
+            out,
+            seconds=seconds,
+            slices=chosen,
+            n_frames=frames,
+            overwrite=overwrite,
+            on_slice=lambda index, count: _say(f"slice {index}: {count} spokes"),
+        )
+    except KeyboardInterrupt as stop:
+        raise _interrupted(stop) from None
+    _answer({**answer, **missing_biomarkers()}, as_json, f"Spokes: {answer['raw']}\nTruth: {answer['truth']}")
+
+
+@app.command()
+def recon(
+    raw: Annotated[Path, typer.Argument(metavar="RAW.h5", help="A radial ISMRMRD file.")],
+    out: Annotated[Path, typer.Option(help="The cine to write, .nii or .nii.gz.")],
+    method: MethodName = "cs",
+    frames: Frames = None,
+    l2: Annotated[float | None, typer.Option(help="cg-sense: Tikhonov weight relative to the data.")] = None,
+    noise_factor: Annotated[float | None, typer.Option(help="cs: regularisation per noise in the image.")] = None,
+    signal_factor: Annotated[float | None, typer.Option(help="cs: regularisation per level of the image.")] = None,
+    max_iterations: Annotated[int | None, typer.Option(help="cs, cg-sense: at most so many.", min=1)] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Reconstruct all slices of a radial ISMRMRD file into a NIfTI cine of magnitudes."""
+    from simulate.output import missing_biomarkers
+    from simulate.run import choose_device, make_tuned_method, reconstruct_file
+
+    where = choose_device(device)
+    tuned = make_tuned_method(
+        method,
+        {"l2": l2, "noise_factor": noise_factor, "signal_factor": signal_factor, "max_iterations": max_iterations},
+    )
+    answer = reconstruct_file(
+        raw,
+        out,
+        tuned,
+        n_frames=frames,
+        device=where,
+        overwrite=overwrite,
+        on_slice=lambda index: _say(f"slice {index} reconstructed"),
+    )
+    zero = answer["slices_zero_in_recon"]
+    note = f"\nWithout spokes, and zero: slices {', '.join(map(str, zero))}" if zero else ""
+    _answer({**answer, "device": str(where), **missing_biomarkers()}, as_json, f"Cine: {answer['cine']}{note}")
+
+
+def _scanner(matrix: int | None, coils: int | None, snr: float | None, tr_ms: float | None) -> dict[str, Any]:
+    """Return what the user said of the simulated scanner; the rest keeps its defaults."""
+    given = {"matrix": matrix, "n_coils": coils, "snr": snr, "tr_s": None if tr_ms is None else tr_ms / 1e3}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _answer(answer: Mapping[str, object], as_json: bool, text: str) -> None:
+    typer.echo(json.dumps(answer) if as_json else text)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _interrupted(stop: KeyboardInterrupt) -> typer.Exit:
+    _say(f"interrupted: {stop}" if str(stop) else "interrupted")
+    return typer.Exit(130)
+
+
+class _Progress:
+    """One line per slice on stderr: alive on a terminal, else printed when the slice is finished."""
+
+    def __init__(self, n_slices: int, cap: float) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+        self._n_slices, self._cap = n_slices, cap
+        self._lines: dict[int, tuple[str, ...]] = {}
+        self._live: Any = None
+
+    def __enter__(self) -> _Progress:
+        if self._console.is_terminal:
+            from rich.live import Live
+
+            self._live = Live(self._table(), console=self._console, auto_refresh=False)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.__exit__(*error)
+
+    def step(self, index: int, step: StepRecord) -> None:
+        """Show a decision."""
+        if self._live is not None:
+            self._show(index, step)
+
+    def slice(self, record: SliceRecord) -> None:
+        """Show a finished slice."""
+        last = record.steps[-1]
+        if self._live is not None:
+            self._show(record.index, last, "bold green" if record.stopped else "bold yellow")
+            return
+        scores = ", ".join(f"{s.name.replace('_', ' ')} {s.value:.3f}" for s in last.scores if s.value == s.value)
+        _say(f"slice {record.index}: {record.seconds:g} s of {self._cap:g}, {scores or 'no scores yet'}: {last.reason}")
+
+    def _show(self, index: int, step: StepRecord, style: str = "") -> None:
+        by_name = {score.name: score for score in step.scores}
+        cells = [str(index), f"{step.seconds:.1f} s of {self._cap:g}"]
+        for name in ("prediction_error", "image_change"):
+            score = by_name.get(name)
+            known = score is not None and score.value == score.value
+            cells.append(f"{score.value:.3f} / {score.limit:g}" if known and score is not None else "–")
+        self._lines[index] = (*cells, step.reason, style)
+        self._live.update(self._table(), refresh=True)
+
+    def _table(self) -> Any:
+        from rich.table import Table
+
+        table = Table(
+            box=None, pad_edge=False, title=f"{len(self._lines)} of {self._n_slices} slices", title_justify="left"
+        )
+        for name in ("slice", "scan time", "prediction error", "image change", "decision"):
+            table.add_column(name, no_wrap=name != "decision")
+        for *cells, style in self._lines.values():
+            table.add_row(*cells, style=style)
+        return table
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors become one line on stderr and an exit code."""
+    _state["debug"] = False
+    code = 0
+    try:
+        result = app(args=arguments, prog_name="spokewise", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except KeyboardInterrupt:
+        _say("interrupted")
+        code = 130
+    except SpokewiseError as error:
+        _tell(error, str(error))
+        code = error.exit_code
+    except Exception as error:
+        # Typer brings its own copy of Click in some versions; their usage errors have this in common.
+        describe = getattr(error, "format_message", None)
+        if describe is not None:
+            _say(f"error: {' '.join(str(describe()).split())} Try 'spokewise --help'.")
+            code = 2
+        elif type(error).__name__ in ("Abort", "Exit"):
+            code = int(getattr(error, "exit_code", 130))
+        elif isinstance(error, MemoryError) or "not enough memory" in str(error):
+            _tell(error, "there is not enough memory. Choose fewer frames, a smaller matrix or fewer coils.")
+            code = 1
+        else:
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            _tell(
+                error, f"unexpected {said}. This is a fault of ours: see where with SPOKEWISE_DEBUG=1, and report it."
+            )
+            code = 1
+    sys.exit(code)
+
+
+def _tell(error: BaseException, message: str) -> None:
+    if _state["debug"]:
+        traceback.print_exception(error)
+    _say("error: " + " ".join(message.split()))
+
+
+if __name__ == "__main__":
+    main()
