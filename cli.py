@@ -107,8 +107,9 @@ def scan(
 ) -> None:
     """Scan a heart slice by slice; each ends when its images are good enough. Writes a folder with a report."""
     from kspace.quality.change import ChangeJudge
+    from kspace.quality.judge import StoppingRule
     from kspace.quality.prediction import PredictionJudge
-    from kspace.quality.stopping import FixedRule, QualityRule, StoppingRule
+    from kspace.quality.stopping import FixedRule, QualityRule
     from kspace.recon.methods import make_method
     from simulate.acquisition import LoopOptions
     from simulate.run import N_FRAMES, choose_device, choose_slices, open_spokes, run_scan

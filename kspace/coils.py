@@ -90,7 +90,8 @@ def whitening_matrix(covariance: Tensor) -> Tensor:
             "ridge such as 1e-3 of the mean of the diagonal to the diagonal",
         )
     identity = torch.eye(len(psi), dtype=psi.dtype, device=psi.device)
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(psi), identity, upper=False).to(dtype)
+    inverse: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(psi), identity, upper=False)
+    return inverse.to(dtype)
 
 
 def whiten(scan: RadialScan) -> RadialScan:
@@ -160,7 +161,7 @@ def compression_matrix(samples: Tensor, n_virtual: int) -> Tensor:
     gram = _gram(samples)
     if not 1 <= n_virtual <= len(gram):
         raise UsageError(f"{n_virtual} virtual coils were asked for", expected=f"1 to {len(gram)}, the number of coils")
-    rows = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :n_virtual].mH
+    rows: Tensor = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :n_virtual].mH
     largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
     return (rows * (largest.conj() / largest.abs())).to(samples.dtype)
 
@@ -312,7 +313,7 @@ def _check_calibration(images: Tensor, calibration_width: int, kernel_width: int
         raise InputError(f"the coil images are {images.dtype}", expected="complex64 or complex128")
     if not bool(torch.isfinite(torch.view_as_real(images)).all()):
         raise InputError("the coil images hold NaN or infinite values", expected="finite numbers")
-    width = min(calibration_width, *images.shape[1:])
+    width = min(calibration_width, *(int(n) for n in images.shape[1:]))
     # Below twice the kernel there are too few equations: the error jumps from a few percent to 20 and 100 %.
     if not 2 <= kernel_width <= width // 2:
         raise UsageError(
@@ -326,8 +327,8 @@ def _check_calibration(images: Tensor, calibration_width: int, kernel_width: int
 def _central_kspace(images: Tensor, width: int) -> Tensor:
     """(coil, width, width), the central block of the unitary, centred Fourier transform."""
     ny, nx = images.shape[1:]
-    kspace = torch.fft.fft2(torch.fft.ifftshift(images, dim=(-2, -1)), norm="ortho")
-    kspace = torch.fft.fftshift(kspace, dim=(-2, -1))
+    spectrum = torch.fft.fft2(torch.fft.ifftshift(images, dim=(-2, -1)), norm="ortho")
+    kspace: Tensor = torch.fft.fftshift(spectrum, dim=(-2, -1))
     top, left = ny // 2 - width // 2, nx // 2 - width // 2
     return kspace[:, top : top + width, left : left + width]
 
@@ -362,7 +363,7 @@ def _sigpy_espirit(
 
 
 def _cubic(n_coarse: int, n_full: int) -> Tensor:
-    """(n_full, n_coarse) float32, Keys' cubic interpolation between two centred, periodic grids of one field of view."""
+    """(n_full, n_coarse) float32, Keys' cubic interpolation between two centred, periodic grids of one extent."""
     position = (torch.arange(n_full, dtype=torch.float64) - n_full // 2) * (n_coarse / n_full) + n_coarse // 2
     below = torch.floor(position)
     matrix = torch.zeros(n_full, n_coarse, dtype=torch.float64)

@@ -40,7 +40,7 @@ def _instants(name: str, values: Tensor, device: torch.device) -> Tensor:
 
 def _r_waves(ecg_s: Tensor, device: torch.device) -> Tensor:
     """Ascending R waves without duplicates, checked."""
-    waves = torch.unique(_instants("ecg_s", ecg_s, device))
+    waves: Tensor = torch.unique(_instants("ecg_s", ecg_s, device))
     if waves.numel() == 0:
         raise InputError(
             "there are no R waves to gate with",
@@ -160,7 +160,7 @@ def cardiac_phase(time_s: Tensor, ecg_s: Tensor, *, default_rr_s: float = 1.0) -
     length = torch.cat([intervals, typical[None]])[beat.clamp(min=0)]
     length = torch.where(beat < 0, typical, length)
     since = time - waves[beat.clamp(min=0)]
-    # Only extrapolated beats wrap around. Rounding can reach 1 in both branches; the clamp keeps the interval half open.
+    # Only extrapolated beats wrap around. Rounding can reach 1 in both branches; the clamp keeps it half open.
     extrapolated = (beat < 0) | (beat == last)
     since = torch.where(extrapolated, torch.remainder(since, length), since)
     return (since / length).clamp(0.0, _BELOW_ONE)

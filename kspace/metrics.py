@@ -102,10 +102,11 @@ def nrmse(image: Tensor, truth: Tensor, mask: Tensor | None = None, *, rescale: 
         When the shapes differ, the mask is empty, or the truth is zero inside it.
     """
     image, truth, inside = _magnitudes(image, truth, mask, rescale)
-    norm = torch.linalg.vector_norm(truth[inside])
+    norm: Tensor = torch.linalg.vector_norm(truth[inside])
     if not bool(norm > 0):
         raise InputError("the truth is zero inside the mask", expected="a signal to relate errors to")
-    return torch.linalg.vector_norm((image - truth)[inside]) / norm
+    error: Tensor = torch.linalg.vector_norm((image - truth)[inside])
+    return error / norm
 
 
 def psnr(image: Tensor, truth: Tensor, mask: Tensor | None = None, *, rescale: bool = False) -> Tensor:
@@ -201,7 +202,8 @@ def ssim_map(image: Tensor, truth: Tensor, data_range: Tensor | float) -> Tensor
     variance_x, variance_y, covariance = xx - mean_x * mean_x, yy - mean_y * mean_y, xy - mean_x * mean_y
     c1, c2 = _SSIM_K1**2, _SSIM_K2**2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
-    return luminance * (2 * covariance + c2) / (variance_x + variance_y + c2)
+    similarity: Tensor = luminance * (2 * covariance + c2) / (variance_x + variance_y + c2)
+    return similarity
 
 
 def _blur(images: Tensor) -> Tensor:
@@ -223,9 +225,9 @@ def _mirror(n: int, device: torch.device) -> Tensor:
 def body_mask(images: Tensor) -> Tensor:
     """Find the body in a cine, for metrics that should not count the air around it.
 
-    The magnitude, averaged over time and smoothed, is parted by Otsu's threshold, lowered to two fifths so that dim tissue
-    counts; of what lies above it the largest connected piece is kept, narrow gaps are closed, and holes are filled,
-    so that lungs enclosed by the chest wall belong to the body. An image without contrast is body throughout.
+    The magnitude, averaged over time and smoothed, is parted by Otsu's threshold, lowered to two fifths so that dim
+    tissue counts; of what lies above it the largest connected piece is kept, narrow gaps are closed, and holes are
+    filled, so that lungs enclosed by the chest wall belong to the body. An image without contrast is body throughout.
 
     Parameters
     ----------

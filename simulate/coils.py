@@ -1,8 +1,8 @@
 """Receive coils: sensitivities of circular loops by Biot-Savart, and the noise that they share.
 
 The loops lie on an elliptic torso whose axis is taken along the normal of the slices, and the static field along that
-axis: exact for transverse slices, an approximation for short-axis ones, which are oblique. Image coordinates: x along the
-columns' index, y along the rows', z along the slices', in mm, with the origin in the middle of the grid.
+axis: exact for transverse slices, an approximation for short-axis ones, which are oblique. Image coordinates: x along
+the columns' index, y along the rows', z along the slices', in mm, with the origin in the middle of the grid.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ===================  ==================================================================================================
 ``raw.h5``           every spoke as it was measured, slice after slice on one clock, as ISMRMRD
-``recon.nii.gz``     magnitudes of the finished slices on the reconstruction grid; slices that were not finished are zero
+``recon.nii.gz``     magnitudes of the finished slices on the reconstruction grid; unfinished slices are zero
 ``truth.nii.gz``     what a perfect scan would have shown, where anybody knows it
 ``scan.json``        options, versions, seed, timings and results
 ``decisions.csv``    one row per step, those of an unfinished slice too

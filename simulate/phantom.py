@@ -3,7 +3,7 @@
 The left ventricle is a pair of truncated ellipsoids whose volumes are exact at every phase: the cavity follows the
 volume curve and the myocardium keeps its volume while the base descends on a resting apex. The right ventricle is a
 crescent of exact area laid around the septum. Reference ranges of volumes and mass are those of the UK Biobank
-(Petersen et al., J Cardiovasc Magn Reson 19:18, 2017). Signals follow the on-resonance steady state of balanced SSFP with
+(Petersen et al., J Cardiovasc Magn Reson 19:18, 2017). Signals follow the on-resonance steady state of balanced SSFP,
 relaxation times at 1.5 T (Stanisz et al., Magn Reson Med 54:507, 2005; de Bazelaire et al., Radiology 230:652, 2004);
 fat counts negative, as its phase opposes that of water at TE = TR / 2, which draws the thin dark line between the two.
 
@@ -206,7 +206,7 @@ class Phantom:
 
         def draw(mean: float, sd: float, with_size: float = 0.0) -> float:
             own = float(np.clip(rng.normal(), -1.8, 1.8))
-            return mean + sd * (with_size * size + np.sqrt(1 - with_size**2) * own)
+            return mean + sd * (with_size * size + float(np.sqrt(1 - with_size**2)) * own)
 
         edv = draw(150, 24, 0.85) if man else draw(122, 18, 0.85)
         ef, rv_ef = draw(0.59, 0.045), draw(0.56, 0.04)
@@ -360,7 +360,7 @@ class Phantom:
 
         Returns
         -------
-        The cine: (slice, frame, y, x) float32, not negative, arterial blood 1. Every slice is averaged over its thickness.
+        The cine: (slice, frame, y, x) float32, not negative, arterial blood 1, averaged over the slice thickness.
         """
         x, slices = self._grid(n_slices, matrix, field_of_view_mm, spacing_mm)
         pixel = field_of_view_mm / matrix
@@ -374,15 +374,16 @@ class Phantom:
         for index, z in enumerate(slices):
             background = _chest(self, x, float(z))
             images[index] = np.abs(background)
-            planes = []
+            planes: list[tuple[float, Array, Array]] = []
             for offset in (-thickness_mm / 3, 0.0, thickness_mm / 3):
                 at = float(z + offset)
-                planes.append((at, *(a.astype(np.float32) for a in self._polar(x[columns], x[rows], at))))
+                r, t = self._polar(x[columns], x[rows], at)
+                planes.append((at, r.astype(np.float32), t.astype(np.float32)))
             under = background[rows, columns]
             for frame in range(n_frames):
                 phase = (frame + 0.5) / n_frames
-                signal = sum(_heart(self, under, pixel, self._section(at, phase), r, t) for at, r, t in planes)
-                images[index, frame, rows, columns] = np.abs(signal) / len(planes)
+                hearts = [_heart(self, under, pixel, self._section(at, phase), r, t) for at, r, t in planes]
+                images[index, frame, rows, columns] = np.abs(np.mean(hearts, axis=0))
         return Cine(torch.from_numpy(images), geometry, self.rr_s, f"phantom of seed {self.seed}")
 
 
@@ -437,8 +438,8 @@ def _chest(p: Phantom, x: Array, z: float) -> Array:
     put(within, 0.8 * _SIGNAL["fat"], 6, 0.52 * b, 36, 0.46 * b, rough=0.04)  # around the great vessels
     dome = float(np.clip((down + 0.15) / 0.75, 0, 1))
     dome = float(np.sqrt(dome * (2 - dome)))
-    for tissue, shell in ((0.55 * _SIGNAL["muscle"], 2.0), ("liver", 0.0)):  # the diaphragm over the liver
-        put(within, tissue, -0.36 * a, 0.48 * b, 0.68 * a * dome + shell, 0.66 * b * dome + shell, -0.1, 0.015)
+    for signal, shell in ((0.55 * _SIGNAL["muscle"], 2.0), (_SIGNAL["liver"], 0.0)):  # the diaphragm over the liver
+        put(within, signal, -0.36 * a, 0.48 * b, 0.68 * a * dome + shell, 0.66 * b * dome + shell, -0.1, 0.015)
     for _ in range(14):
         t, reach = rng.uniform(0, 2 * np.pi), 0.75 * dome * np.sqrt(rng.random())
         u, v = a * (-0.36 + 0.68 * reach * np.cos(t)), b * (0.48 + 0.66 * reach * np.sin(t))
@@ -454,8 +455,8 @@ def _chest(p: Phantom, x: Array, z: float) -> Array:
         put(c, "muscle", side * 37, back + 10, 29, 13, side * -0.3, 0.04)
         put(c, "bone", side * 27, back + 1, 13, 4, side * -0.3)
         put(c, "marrow", side * 27, back + 1, 10, 2.2, side * -0.3)
-    for tissue, shell in (("bone", 1.5), ("marrow", 0.0)):
-        put(c, tissue, 0, back - 14, 18.5 + shell, 15 + shell)
+    put(c, "bone", 0, back - 14, 20, 16.5)
+    put(c, "marrow", 0, back - 14, 18.5, 15)
     put(c, "bone", 0, back + 11, 15, 10)
     put(c, "marrow", 0, back + 20, 4, 12)
     for tissue, size in (("fat", 10.0), ("csf", 8.5), ("cord", 4.8)):

@@ -15,7 +15,7 @@ from kspace.errors import InputError, ShapeError
 class Heartbeats:
     """A rhythm: RR intervals that follow the breath (respiratory sinus arrhythmia) and vary at random besides.
 
-    Source: Task Force of the ESC and NASPE, Circulation 93:1043, 1996, for the two components of short-term variability.
+    Source: Task Force of the ESC and NASPE, Circulation 93:1043, 1996, for the components of short-term variability.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ class Heartbeats:
     def r_waves(self, duration_s: float) -> Tensor:
         """Return the instants of R waves: (beat,) float64, seconds, ascending.
 
-        The first is at or before 0 and the last after ``duration_s``, so that every instant of the scan has an R wave on
-        either side of it. No interval is shorter than half the mean or longer than one and a half of it.
+        The first is at or before 0 and the last after ``duration_s``, so that every instant of the scan has an R wave
+        on either side of it. No interval is shorter than half the mean or longer than one and a half of it.
         """
         if not (np.isfinite(duration_s) and duration_s >= 0):
             raise InputError(f"the duration is {duration_s} s", expected="a finite number, 0 or more")
@@ -85,7 +85,7 @@ def smooth_phase_map(shape: tuple[int, int], seed: int) -> Tensor:
     """Return a smooth image phase, as of the static field and the receivers, to make a magnitude cine complex.
 
     A polynomial of second order and a few waves of up to one and a half periods across the field of view, which reach
-    somewhere between 0.6 and 1 times +-pi. It is a function of the place in the field of view: the same on every matrix.
+    somewhere between 0.6 and 1 times +-pi. It depends on the place in the field of view: the same on every matrix.
 
     Parameters
     ----------

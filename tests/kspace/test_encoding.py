@@ -153,9 +153,7 @@ def test_gradcheck_to_second_order(what: str, make_noise: Any, make_maps: Any) -
     positions = radial_positions(golden_angles(4).reshape(2, 2), 4)
     maps = make_maps(2, 3, 2, dtype=torch.complex128)
     weights = make_noise(2, 2, 4, dtype=torch.float64).abs()
-    encoding = Encoding(
-        positions, maps, weights=weights, spokes_per_frame=torch.tensor([2, 1]), accuracy="reference"
-    )
+    encoding = Encoding(positions, maps, weights=weights, spokes_per_frame=torch.tensor([2, 1]), accuracy="reference")
     shape = encoding.sample_shape if what == "adjoint" else (2, 3, 2)
     values = make_noise(*shape, dtype=torch.complex128).requires_grad_()
 

@@ -79,7 +79,9 @@ def test_transform_is_the_direct_sum_at_any_size(
     assert plan.forward(x).dtype == plan.adjoint(s).dtype == dtype
 
 
-def test_double_precision_with_the_reference_preset_reaches_its_tolerance(small: Any, make_noise: Any, check: Any) -> None:
+def test_double_precision_with_the_reference_preset_reaches_its_tolerance(
+    small: Any, make_noise: Any, check: Any
+) -> None:
     positions = small.positions[0].reshape(-1, 2)
     plan = Nufft(positions, small.matrix, n_transforms=2, accuracy="reference", dtype=torch.complex128)
     x = make_noise(2, *small.matrix, dtype=torch.complex128)
