@@ -24,6 +24,7 @@ from kspace.scan import Cine, Geometry, RadialScan
 from kspace.trajectory import golden_angles, radial_positions
 from simulate.coils import loop_sensitivities, noise_covariance
 from simulate.physiology import Heartbeats, smooth_phase_map
+from simulate.source import SLACK_S, next_stop
 
 CHUNK_S = 2.0
 """Spokes are computed so many seconds ahead: one large transform is cheaper than several small ones."""
@@ -115,6 +116,7 @@ class SimulatedScanner:
         mean = torch.stack([image.abs().mean(0) for image in cine.images])
         body = torch.stack([body_mask(image[None]) for image in mean])
         level = float(mean[body].mean()) if bool(body.any()) else float(mean.mean())
+        self.torso_mm = enclosing_ellipse_mm(body.any(0), cine.geometry)
         self.noise_std = 0.0 if math.isinf(self.options.snr) else level / self.options.snr
 
     @property
@@ -130,7 +132,8 @@ class SimulatedScanner:
     @cached_property
     def sensitivities(self) -> Tensor:
         """(slice, coil, y, x) complex on the cine's grid, unit root sum of squares."""
-        return loop_sensitivities(self.cine.geometry, self.options.n_coils, seed=self.options.seed)
+        options = self.options
+        return loop_sensitivities(self.cine.geometry, options.n_coils, seed=options.seed, torso_mm=self.torso_mm)
 
     @cached_property
     def covariance(self) -> Tensor:
@@ -177,8 +180,8 @@ class SimulatedSlice:
 
     def acquire(self, seconds: float) -> RadialScan:
         """Measure for so many seconds more; see :class:`~simulate.source.SliceStream`."""
-        self._now += seconds
-        last = math.ceil(round(self._now / self._options.tr_s, 6))
+        self._now = next_stop(self._now, seconds, self._given * self._options.tr_s)
+        last = math.ceil((self._now - SLACK_S) / self._options.tr_s)
         while self._ahead is None or self._ahead.n_spokes < last - self._given:
             self._compute_ahead(max(last, self._given + round(CHUNK_S / self._options.tr_s)))
         count = last - self._given
@@ -225,9 +228,33 @@ class SimulatedSlice:
     def _with_noise(self, samples: Tensor) -> Tensor:
         if self._scanner.noise_std == 0:
             return samples
-        white = torch.randn(samples.shape, dtype=samples.dtype, generator=self._generator)
+        n_spokes, n_coils, n_readout = samples.shape
+        # torch draws in blocks of 16 numbers: only whole ones make the noise independent of how the spokes are batched.
+        padded = -(-n_readout // 8) * 8
+        white = torch.randn((n_spokes, n_coils, padded), dtype=samples.dtype, generator=self._generator)
         factor = torch.linalg.cholesky(self._scanner.covariance.to(torch.complex128)).to(samples.dtype)
-        return samples + torch.einsum("cd,sdr->scr", factor, white)
+        return samples + torch.einsum("cd,sdr->scr", factor, white[..., :n_readout])
+
+
+def enclosing_ellipse_mm(body: Tensor, geometry: Geometry) -> tuple[float, float]:
+    """Return the axes (width, depth) of an ellipse about the middle of the field of view that holds a whole body.
+
+    Coils lie outside the body: where the field of view cuts it off, the ellipse goes around the corners.
+
+    Parameters
+    ----------
+    body
+        (y, x) bool.
+    geometry
+        Of the images that it was found in.
+    """
+    rows, columns = torch.nonzero(body, as_tuple=True)
+    _, dy, dx = geometry.spacing_mm
+    y = (rows - body.shape[0] // 2).abs().double() * dy
+    x = (columns - body.shape[1] // 2).abs().double() * dx
+    half_depth, half_width = max(float(y.max()), dy), max(float(x.max()), dx)
+    grow = float(torch.sqrt((y / half_depth) ** 2 + (x / half_width) ** 2).max())
+    return 2 * half_width * grow, 2 * half_depth * grow
 
 
 def periodic_spline(images: Tensor) -> Tensor:
