@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,23 +37,23 @@ SourceArgument = Annotated[
         metavar="SOURCE", help="phantom, phantom:SEED, a 4D NIfTI file, a DICOM folder or a radial ISMRMRD file."
     ),
 ]
-Frames = Annotated[int | None, typer.Option(help="Cardiac phases.  [default: 25, or what the file fixes]")]
+Frames = Annotated[int | None, typer.Option(help="Cardiac phases. (default: 25, or what the file fixes)")]
 MatrixOption = Annotated[
     int | None,
     typer.Option(
-        help="Pixels along the longer side.  [default: 3/4 of the source's, at most 192]", rich_help_panel=_SCANNER
+        help="Pixels along the longer side. (default: 3/4 of the source's, at most 192)", rich_help_panel=_SCANNER
     ),
 ]
-Coils = Annotated[int | None, typer.Option(help="Receive coils.  [default: 8]", rich_help_panel=_SCANNER)]
+Coils = Annotated[int | None, typer.Option(help="Receive coils. (default: 8)", rich_help_panel=_SCANNER)]
 Snr = Annotated[
     float | None,
-    typer.Option(help="Signal to noise in one pixel; inf for no noise.  [default: 30]", rich_help_panel=_SCANNER),
+    typer.Option(help="Signal to noise in one pixel; inf for no noise. (default: 30)", rich_help_panel=_SCANNER),
 ]
 TrMs = Annotated[
-    float | None, typer.Option(help="Milliseconds from spoke to spoke.  [default: 2.8]", rich_help_panel=_SCANNER)
+    float | None, typer.Option(help="Milliseconds from spoke to spoke. (default: 2.8)", rich_help_panel=_SCANNER)
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Of noise, coils and heart rate.", rich_help_panel=_SCANNER)]
-Slices = Annotated[str | None, typer.Option(help="Which slices, for example 0,3-5.  [default: all]")]
+Slices = Annotated[str | None, typer.Option(help="Which slices, for example 0,3-5. (default: all)")]
 Series = Annotated[str | None, typer.Option(help="Number or UID of the series in a DICOM folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
@@ -85,7 +87,7 @@ def scan(
     policy: Annotated[str, typer.Option(help="quality: until it is good enough. fixed: until the cap.")] = "quality",
     max_seconds: Annotated[float, typer.Option(help="Cap on the scan time of a slice.")] = 12.0,
     min_seconds: Annotated[
-        float | None, typer.Option(help="A slice never ends earlier.  [default: 2, or the cap if that is lower]")
+        float | None, typer.Option(help="A slice never ends earlier. (default: 2, or the cap if that is lower)")
     ] = None,
     step: Annotated[float, typer.Option(help="Seconds between two decisions.")] = 0.5,
     max_prediction_error: Annotated[
@@ -112,6 +114,7 @@ def scan(
     from kspace.quality.stopping import FixedRule, QualityRule
     from kspace.recon.methods import make_method
     from simulate.acquisition import LoopOptions
+    from simulate.output import FILES, require_other
     from simulate.run import N_FRAMES, choose_device, choose_slices, open_spokes, run_scan
 
     if choose_device(device).type == "cuda" and device == "cuda":
@@ -129,6 +132,8 @@ def scan(
     if step > max_seconds:
         raise UsageError(f"a step of {step:g} s is longer than the cap of {max_seconds:g} s", expected="step <= cap")
     floor = min(2.0, max_seconds) if min_seconds is None else min_seconds
+    if not 0 <= floor < float("inf"):
+        raise UsageError(f"--min-seconds {floor:g}", expected="0 or more")
     rule: StoppingRule = QualityRule(floor, max_seconds) if policy == "quality" else FixedRule(max_seconds)
     options = LoopOptions(
         step_s=step,
@@ -137,6 +142,7 @@ def scan(
         judges=lambda: (PredictionJudge(max_prediction_error), ChangeJudge(max_change)),
         rule=rule,
     )
+    require_other(source, (out / name for name in FILES))
     spokes = open_spokes(source, _scanner(matrix, coils, snr, tr_ms), seed=seed, n_frames=frames, series=series)
     chosen = choose_slices(spokes, slices)
     scanner = getattr(spokes, "options", None)
@@ -149,8 +155,7 @@ def scan(
                 out,
                 slices=chosen,
                 record_options={
-                    # The last part of a path only: folders above it may be named after a patient.
-                    "source": source if source.startswith("phantom") else Path(source).resolve().name,
+                    "source": _name_of(source),
                     "policy": policy,
                     "max_seconds": max_seconds,
                     "min_seconds": floor if policy == "quality" else None,
@@ -204,12 +209,14 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Write the spokes that a scanner would have measured of a cine, and the truth beside them."""
-    from simulate.output import missing_biomarkers
-    from simulate.run import choose_device, choose_slices, open_spokes, simulate_to_file
+    from simulate.output import missing_biomarkers, require_other
+    from simulate.run import choose_device, choose_slices, open_spokes, simulate_to_file, truth_beside
 
     if choose_device(device).type == "cuda" and device == "cuda":
         raise UsageError("the simulated scanner cannot use a GPU yet", expected="--device cpu or auto, the CPU")
-    spokes = open_spokes(source, _scanner(matrix, coils, snr, tr_ms), seed=seed, n_frames=frames, series=series)
+    require_other(source, (out, truth_beside(out)))
+    # Frames are those of the truth: measured spokes are refused whatever theirs are.
+    spokes = open_spokes(source, _scanner(matrix, coils, snr, tr_ms), seed=seed, n_frames=1, series=series)
     chosen = choose_slices(spokes, slices)
     try:
         answer = simulate_to_file(
@@ -229,7 +236,10 @@ def simulate(
 @app.command()
 def recon(
     raw: Annotated[Path, typer.Argument(metavar="RAW.h5", help="A radial ISMRMRD file.")],
-    out: Annotated[Path, typer.Option(help="The cine to write, .nii or .nii.gz.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The cine to write, .nii or .nii.gz (default: RAW.METHOD.nii.gz, in this folder)."),
+    ] = None,
     method: MethodName = "cs",
     frames: Frames = None,
     l2: Annotated[float | None, typer.Option(help="cg-sense: Tikhonov weight relative to the data.")] = None,
@@ -251,7 +261,7 @@ def recon(
     )
     answer = reconstruct_file(
         raw,
-        out,
+        Path(f"{raw.stem}.{method}.nii.gz") if out is None else out,
         tuned,
         n_frames=frames,
         device=where,
@@ -267,6 +277,12 @@ def _scanner(matrix: int | None, coils: int | None, snr: float | None, tr_ms: fl
     """Return what the user said of the simulated scanner; the rest keeps its defaults."""
     given = {"matrix": matrix, "n_coils": coils, "snr": snr, "tr_s": None if tr_ms is None else tr_ms / 1e3}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _name_of(source: str) -> str:
+    """Return what the record calls a source: the last part of a path, as folders may be named after a patient."""
+    name = source if source == "phantom" or source.startswith("phantom:") else Path(source).resolve().name
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _answer(answer: Mapping[str, object], as_json: bool, text: str) -> None:
@@ -342,13 +358,46 @@ class _Progress:
         return table
 
 
+@contextmanager
+def _told_to_stop() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does, and let what is finished be saved although somebody is impatient."""
+    told = 0
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal told
+        told += 1
+        if told != 2:
+            raise KeyboardInterrupt
+        _say("saving what is finished; once more stops at once")
+
+    try:
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # signals are the main thread's business
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors become one line on stderr and an exit code."""
     _state["debug"] = False
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:  # a name that the terminal cannot show is no reason to fail
+            reconfigure(errors="backslashreplace")
     code = 0
     try:
-        result = app(args=arguments, prog_name="spokewise", standalone_mode=False)
+        with _told_to_stop():
+            result = app(args=arguments, prog_name="spokewise", standalone_mode=False)
         code = result if isinstance(result, int) else 0
+    except BrokenPipeError:
+        # Who read our answer has gone; Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except KeyboardInterrupt:
         _say("interrupted")
         code = 130
@@ -359,13 +408,19 @@ def main(arguments: list[str] | None = None) -> None:
         # Typer brings its own copy of Click in some versions; their usage errors have this in common.
         describe = getattr(error, "format_message", None)
         if describe is not None:
-            _say(f"error: {' '.join(str(describe()).split())} Try 'spokewise --help'.")
+            said = " ".join(str(describe()).split())
+            if said:  # without arguments the help has been shown
+                _say(f"error: {said.rstrip('.')}. Try 'spokewise --help'.")
             code = 2
         elif type(error).__name__ in ("Abort", "Exit"):
             code = int(getattr(error, "exit_code", 130))
         elif isinstance(error, MemoryError) or "not enough memory" in str(error):
             _tell(error, "there is not enough memory. Choose fewer frames, a smaller matrix or fewer coils.")
             code = 1
+        elif isinstance(error, OSError) and error.strerror:
+            where = f"{os.fspath(error.filename)}: " if error.filename else ""
+            _tell(error, f"{where}{error.strerror}")
+            code = 3
         else:
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             _tell(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,11 @@ from kspace.recon.method import Method, Reconstruction
 from kspace.recon.temporal_tv import TemporalTV
 from kspace.scan import RadialScan, concatenate
 from simulate.record import SliceRecord, StepRecord
-from simulate.source import SliceStream, SpokeSource
+from simulate.source import SLACK_S, SliceStream, SpokeSource
+
+MIN_STEP_S = 1e-3
+MIN_MATRIX = 12
+"""ESPIRiT's kernels of 6 x 6 need a region at least twice as wide."""
 
 
 def default_judges() -> Sequence[Judge]:
@@ -48,7 +53,8 @@ class LoopOptions:
     judges
         Makes the judges of a slice.
     rule
-        Ends the slice.
+        Ends the slice. Where it has a ``max_seconds``, the last step ends there: it is between a half and one and a
+        half of the others.
     """
 
     step_s: float = 0.5
@@ -58,17 +64,22 @@ class LoopOptions:
     rule: StoppingRule = field(default_factory=QualityRule)
 
     def __post_init__(self) -> None:
-        if not self.step_s > 0:
-            raise UsageError(f"a step of {self.step_s} s", expected="a positive number of seconds")
+        if not MIN_STEP_S <= self.step_s < math.inf:
+            raise UsageError(f"a step of {self.step_s:g} s", expected=f"at least {MIN_STEP_S:g} s")
         if self.n_frames < 1:
             raise UsageError(f"{self.n_frames} frames", expected="at least one")
+
+    def duration_after(self, seconds: float) -> float:
+        """Return how long the step lasts that begins after so many seconds."""
+        left = getattr(self.rule, "max_seconds", math.inf) - seconds
+        return left if SLACK_S < left < 1.5 * self.step_s - SLACK_S else self.step_s
 
 
 class GatedEquations:
     """Normal equations of one slice that keep up with its ECG.
 
-    The beat that is still going on is gated with the RR interval of those before it. When its end is known, spokes that
-    turn out to belong to another phase are taken out of the sums and put where they belong.
+    Before the first R wave and after the last one, spokes are gated with the usual RR interval. As more beats become
+    known, those of them that turn out to belong to another phase are taken out of the sums and put where they belong.
     """
 
     def __init__(self, n_frames: int, method: Method) -> None:
@@ -81,8 +92,8 @@ class GatedEquations:
         """Return the (spoke,) frames to which gating assigns a batch by what is known now."""
         return assign_frames(batch, self.n_frames)
 
-    def add(self, batch: RadialScan, frame: Tensor) -> None:
-        """Add whitened spokes that were assigned to frames by :meth:`foresee`."""
+    def add(self, batch: RadialScan, frame: Tensor) -> NormalEquations:
+        """Add whitened spokes that were assigned to frames by :meth:`foresee`; return the sums."""
         if self.equations is None:
             self.equations = NormalEquations(
                 batch.matrix,
@@ -106,9 +117,10 @@ class GatedEquations:
         self.equations.add(batch.samples, batch.positions, frame)
         self._open = None
         if batch.frame is None and batch.ecg_s.numel():
-            going_on = batch_all.time_s >= batch.ecg_s[-1]
-            if bool(going_on.any()):
-                self._open = batch_all.select(going_on), frame_all[going_on]
+            open_ = (batch_all.time_s < batch.ecg_s[0]) | (batch_all.time_s >= batch.ecg_s[-1])
+            if bool(open_.any()):
+                self._open = batch_all.select(open_), frame_all[open_]
+        return self.equations
 
 
 @dataclass(frozen=True)
@@ -128,7 +140,19 @@ class Calibration:
 
 
 def calibrate(equations: NormalEquations, whitening: Tensor | None) -> Calibration:
-    """Estimate coil maps from the time-averaged centre of k-space of whitened samples."""
+    """Estimate coil maps from the time-averaged centre of k-space of whitened samples.
+
+    Raises
+    ------
+    InputError
+        When the grid is too small to estimate maps on.
+    """
+    if min(equations.matrix) < MIN_MATRIX:
+        rows, columns = equations.matrix
+        raise InputError(
+            f"a grid of {rows} x {columns} is too small to find coil maps on",
+            expected=f"at least {MIN_MATRIX} x {MIN_MATRIX}",
+        )
     maps = espirit_maps(equations.time_average())
     if whitening is None:
         return Calibration(maps, torch.ones(maps.shape[1:], device=maps.device))
@@ -160,6 +184,116 @@ OnStep = Callable[[int, StepRecord], None]
 OnSpokes = Callable[[int, RadialScan], None]
 
 
+class _SliceScan:
+    """The scan of one slice: all that is known of it so far, one step at a time."""
+
+    def __init__(self, stream: SliceStream, index: int, options: LoopOptions, n_frames: int) -> None:
+        self._stream, self._index, self._options = stream, index, options
+        self._gated = GatedEquations(n_frames, options.method)
+        self._judges = options.judges()
+        self._truth = stream.truth(n_frames)
+        self._body = None if self._truth is None else body_mask(self._truth)
+        self._calibration: Calibration | None = None
+        self._n_calibrated = 0
+        self._noise_std: float | None = None
+        self._latest: Reconstruction | None = None
+        self._seconds = 0.0
+        self._n_spokes = 0
+        self._steps: list[StepRecord] = []
+        self._history: list[Verdict] = []
+        self._reached = False
+
+    def acquire(self) -> RadialScan:
+        """Measure for one step; return its spokes as received, none where the source has no more."""
+        duration = self._options.duration_after(self._seconds)
+        raw = self._stream.acquire(duration)
+        self._seconds += duration
+        if raw.n_spokes:
+            waited = float(raw.time_s[-1]) + SLACK_S - self._seconds
+            self._seconds += duration * max(0, math.floor(waited / duration) + 1)
+        elif not self._steps:
+            raise InputError(f"slice {self._index} gives no spokes", expected="at least one")
+        self._seconds = round(self._seconds, 9)
+        return raw
+
+    def decide(self, raw: RadialScan) -> StepRecord:
+        """Reconstruct with the spokes of a step, judge, and decide."""
+        started = time.perf_counter()
+        evidence, calibration = self._reconstruct(raw)
+        scores: tuple[Score, ...] = tuple(score for judge in self._judges for score in judge(evidence))
+        self._history.append(Verdict(self._seconds, scores))
+        decision = self._options.rule(self._history)
+        self._reached = decision.reached
+        elapsed = time.perf_counter() - started
+        step = StepRecord(
+            seconds=self._seconds,
+            spokes=self._n_spokes,
+            scores=scores,
+            stop=decision.stop,
+            reason=decision.reason,
+            reconstruction_s=elapsed,
+            truth=self._quality(evidence.image.abs() * calibration.shading),
+        )
+        self._steps.append(step)
+        return step
+
+    def _reconstruct(self, raw: RadialScan) -> tuple[Evidence, Calibration]:
+        whitening = None if raw.noise_covariance is None else whitening_matrix(raw.noise_covariance)
+        batch = whiten(raw)
+        if self._noise_std is None:
+            self._noise_std = noise_std(batch)
+        frame = self._gated.foresee(batch)
+        before, calibration = self._latest, self._calibration
+        predicted = None
+        if before is not None and calibration is not None:
+            predicted = predict(before.image, calibration.maps, batch, frame)
+        equations = self._gated.add(batch, frame)
+        self._n_spokes += batch.n_spokes
+        if calibration is None or self._n_spokes >= 4 * self._n_calibrated:
+            renewed = calibrate(equations, whitening)
+            if calibration is not None and before is not None:
+                before = turned(before, calibration.maps, renewed.maps)
+            self._calibration, self._n_calibrated = renewed, self._n_spokes
+            calibration = renewed
+        self._latest = self._options.method(equations, calibration.maps, noise_std=self._noise_std, start=before)
+        evidence = Evidence(
+            seconds=self._seconds,
+            newest=batch,
+            newest_frame=frame,
+            predicted=predicted,
+            image=self._latest.image,
+            previous=None if before is None else before.image,
+            spokes_per_frame=equations.spokes,
+            maps=calibration.maps,
+            noise_std=self._noise_std,
+            geometry=batch.geometry,
+        )
+        return evidence, calibration
+
+    def _quality(self, image: Tensor) -> dict[str, float]:
+        return {} if self._truth is None or self._body is None else quality(image, self._truth, self._body)
+
+    def run_dry(self) -> None:
+        """End the slice because the source has no more spokes."""
+        last = self._steps[-1]
+        self._steps[-1] = replace(last, stop=True, reason=f"the source has no more spokes; {last.reason}")
+
+    def record(self) -> SliceRecord:
+        """Return what became of the slice, after one step at least."""
+        assert self._latest is not None
+        assert self._calibration is not None
+        assert self._gated.equations is not None
+        return SliceRecord(
+            index=self._index,
+            steps=tuple(self._steps),
+            stopped=self._reached,
+            spokes_per_frame=float(self._gated.equations.spokes.mean()),
+            image=self._latest.image.abs() * self._calibration.shading,
+            truth=self._truth,
+            body=self._body,
+        )
+
+
 def scan_slice(
     stream: SliceStream,
     index: int,
@@ -189,95 +323,26 @@ def scan_slice(
     InputError
         When the source has no spokes at all.
     """
-    gated = GatedEquations(n_frames, options.method)
-    judges = options.judges()
-    truth = stream.truth(n_frames)
-    body = None if truth is None else body_mask(truth)
-    calibration: Calibration | None = None
-    level: float | None = None
-    previous: Reconstruction | None = None
-    steps: list[StepRecord] = []
-    history: list[Verdict] = []
-    n_spokes = n_calibrated = 0
+    scan = _SliceScan(stream, index, options, n_frames)
     while True:
-        raw = stream.acquire(options.step_s)
-        exhausted = raw.n_spokes == 0
-        if exhausted and not steps:
-            raise InputError(f"slice {index} gives no spokes", expected="at least one")
-        if on_spokes is not None and not exhausted:
-            on_spokes(index, raw)
-        started = time.perf_counter()
-        seconds = (len(steps) + 1) * options.step_s
-        if exhausted:
-            last = steps[-1]
-            steps[-1] = replace(last, stop=True, reason=f"the source has no more spokes; {last.reason}")
+        raw = scan.acquire()
+        if not raw.n_spokes:
+            scan.run_dry()
             break
-        whitening = None if raw.noise_covariance is None else whitening_matrix(raw.noise_covariance)
-        batch = whiten(raw)
-        level = noise_std(batch) if level is None else level
-        frame = gated.foresee(batch)
-        predicted = (
-            None if previous is None or calibration is None else predict(previous.image, calibration.maps, batch, frame)
-        )
-        gated.add(batch, frame)
-        n_spokes += batch.n_spokes
-        equations = gated.equations
-        assert equations is not None
-        if calibration is None or n_spokes >= 4 * n_calibrated:
-            renewed = calibrate(equations, whitening)
-            if calibration is not None and previous is not None:
-                previous = turned(previous, calibration.maps, renewed.maps)
-            calibration, n_calibrated = renewed, n_spokes
-        maps = calibration.maps
-        current = options.method(equations, maps, noise_std=level, start=previous)
-        evidence = Evidence(
-            seconds=seconds,
-            newest=batch,
-            newest_frame=frame,
-            predicted=predicted,
-            image=current.image,
-            previous=None if previous is None else previous.image,
-            spokes_per_frame=equations.spokes,
-            maps=maps,
-            noise_std=level,
-            geometry=batch.geometry,
-        )
-        scores: tuple[Score, ...] = tuple(score for judge in judges for score in judge(evidence))
-        history.append(Verdict(seconds, scores))
-        decision = options.rule(history)
-        elapsed = time.perf_counter() - started
-        magnitude = current.image.abs() * calibration.shading
-        step = StepRecord(
-            seconds=seconds,
-            spokes=n_spokes,
-            scores=scores,
-            stop=decision.stop,
-            reason=decision.reason,
-            reconstruction_s=elapsed,
-            truth={} if truth is None or body is None else quality(magnitude, truth, body),
-        )
-        steps.append(step)
-        previous = current
+        if on_spokes is not None:
+            on_spokes(index, raw)
+        step = scan.decide(raw)
         if on_step is not None:
             on_step(index, step)
-        if decision.stop:
+        if step.stop:
             break
-    assert previous is not None
-    assert calibration is not None
-    assert gated.equations is not None
-    return SliceRecord(
-        index=index,
-        steps=tuple(steps),
-        stopped=decision.reached,
-        spokes_per_frame=float(gated.equations.spokes.mean()),
-        image=previous.image.abs() * calibration.shading,
-        truth=truth,
-        body=body,
-    )
+    return scan.record()
 
 
 def quality(image: Tensor, truth: Tensor, body: Tensor) -> dict[str, float]:
-    """Return PSNR, SSIM and NRMSE of a magnitude cine inside the body."""
+    """Return PSNR, SSIM and NRMSE of a magnitude cine inside the body; nothing where that holds no signal."""
+    if not bool((truth * body > 0).any()):
+        return {}
     return {
         "psnr_db": float(psnr(image, truth, body)),
         "ssim": float(ssim(image, truth, body)),

@@ -7,6 +7,7 @@ the columns' index, y along the rows', z along the slices', in mm, with the orig
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,9 @@ def loop_sensitivities(
     seed: int = 0,
     torso_mm: tuple[float, float] = (308.0, 236.0),
     radius_mm: float = 65.0,
+    middle_mm: tuple[float, float] = (0.0, 0.0),
+    slices: Sequence[int] | None = None,
+    normalised: bool = True,
 ) -> Tensor:
     """Return receive sensitivities of loops in front of and behind a torso, in rows of up to eight along z.
 
@@ -123,23 +127,33 @@ def loop_sensitivities(
         Width and depth of the torso.
     radius_mm
         Radius of the loops.
+    middle_mm
+        (x, y) of the torso's axis from the middle of the grid.
+    slices
+        Which slices of the grid to return; all by default.
+    normalised
+        False leaves the field itself, in microtesla at 1 A: its root sum of squares shades the image.
 
     Returns
     -------
     (slice, coil, y, x) complex64.
     """
     centres, normals = _loops(n_coils, torso_mm, radius_mm, seed)
+    centres[:, :2] += middle_mm
     n_slices, rows, columns = geometry.shape
     dz, dy, dx = geometry.spacing_mm
     (y, to_rows), (x, to_columns) = _upsample(rows, dy), _upsample(columns, dx)
-    z = (np.arange(n_slices) - (n_slices - 1) / 2) * dz
+    chosen = np.arange(n_slices) if slices is None else np.asarray(slices)
+    z = (chosen - (n_slices - 1) / 2) * dz
     points = np.stack(np.broadcast_arrays(x[None, None, :], y[None, :, None], z[:, None, None]), axis=-1)
-    maps = torch.empty((n_slices, n_coils, rows, columns), dtype=torch.complex64)
+    maps = torch.empty((len(z), n_coils, rows, columns), dtype=torch.complex64)
     up_rows, up_columns = (torch.from_numpy(m.astype(np.complex64)) for m in (to_rows, to_columns))
     for coil, (centre, normal) in enumerate(zip(centres, normals, strict=True)):
         field = loop_field(points, centre, normal, radius_mm, wire_mm=_WIRE_MM)
         minus = torch.from_numpy(((field[..., 0] - 1j * field[..., 1]) * 1e6).astype(np.complex64))
         maps[:, coil] = up_rows @ minus @ up_columns.T
+    if not normalised:
+        return maps
     return maps / maps.abs().square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
 
 

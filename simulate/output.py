@@ -18,8 +18,9 @@ import csv
 import io
 import math
 import platform
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -29,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kspace.errors import InputError
+from kspace.errors import InputError, UsageError
 from kspace.formats.files import atomic_json, atomic_text
 from kspace.formats.mrd import ScanWriter
 from kspace.formats.nifti import write_cine
@@ -43,6 +44,9 @@ FILES = ("raw.h5", "recon.nii.gz", "truth.nii.gz", "scan.json", "decisions.csv",
 
 PAUSE_S = 5.0
 """Between two slices: longer than R waves reach from one slice into the next (``kspace.scan.BEAT_MARGIN_S``)."""
+
+SPACE_BYTES = 64_000_000
+"""Kept free on the disk for images and report."""
 
 BIOMARKERS = (
     "lv_edv_ml",
@@ -99,6 +103,37 @@ def require_free(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"{path} is a folder", expected="the name of a file to write")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already", expected="a new name", hint="Add --overwrite to replace it")
+
+
+def require_other(source: str, written: Iterable[Path]) -> None:
+    """Refuse to replace the very file that is read.
+
+    Raises
+    ------
+    UsageError
+        When one of the files to be written is the source.
+    """
+    for path in written:
+        if path.exists() and Path(source).exists() and path.samefile(source):
+            raise UsageError(f"{path} is the source itself and would be replaced", expected="another place to write to")
+
+
+def require_space(path: Path, batch: RadialScan) -> None:
+    """Refuse to go on when the disk is about to be full: HDF5 does not survive that, and finished slices need room.
+
+    Raises
+    ------
+    InputError
+        When a batch of spokes would leave less than :data:`SPACE_BYTES` beside ``path``.
+    """
+    needed = sum(values.numel() * values.element_size() for values in (batch.samples, batch.positions))
+    free = shutil.disk_usage(path.parent).free
+    if free < needed + SPACE_BYTES:
+        raise InputError(
+            f"the disk of {path.parent} is full but for {free / 1e6:.0f} MB",
+            expected=f"{(needed + SPACE_BYTES) / 1e6:.0f} MB for the next spokes and for what comes of them",
+            hint="Make room, or write elsewhere",
+        )
 
 
 def stack_of(images: Mapping[int, Tensor], geometry: Geometry, rr_s: float, source: str) -> Cine:
@@ -189,12 +224,13 @@ class ScanFolder:
         self._created = _create(path, overwrite)
         try:
             self._raw = ScanWriter(path / "raw.h5", tr_s=tr_s)
-        except InputError:
+        except BaseException:
             self._remove_created()
             raise
 
     def on_spokes(self, index: int, batch: RadialScan) -> None:
         """Keep a batch of spokes."""
+        require_space(self.path / "raw.h5", batch)
         self._raw.append(self._placed.place(index, batch))
 
     def on_step(self, index: int, step: StepRecord) -> None:

@@ -25,7 +25,7 @@ from kspace.recon.method import Method
 from kspace.recon.methods import make_method
 from kspace.scan import Cine, RadialScan
 from simulate.acquisition import LoopOptions, OnStep, calibrate, scan_stack
-from simulate.output import OneClock, ScanFolder, require_free, stack_of
+from simulate.output import OneClock, ScanFolder, require_free, require_space, stack_of
 from simulate.phantom import Phantom
 from simulate.record import ScanRecord, SliceRecord
 from simulate.scanner import ScannerOptions, SimulatedScanner
@@ -326,6 +326,7 @@ def simulate_to_file(
     for path in (out, beside):
         require_free(path, overwrite=overwrite)
     truths: dict[int, Tensor] = {}
+    n_batches = math.ceil(seconds / _BATCH_S)
     counts: dict[int, int] = {}
     clock = OneClock(source.geometry)
 
@@ -338,12 +339,11 @@ def simulate_to_file(
             for index in slices:
                 stream = source.open_slice(index)
                 truths[index], counts[index] = stream.truth(n_frames), 0
-                left = seconds
-                while left > 1e-9:
-                    batch = stream.acquire(min(left, _BATCH_S))
+                for _ in range(n_batches):
+                    batch = stream.acquire(seconds / n_batches)
+                    require_space(out, batch)
                     raw.append(clock.place(index, batch))
                     counts[index] += batch.n_spokes
-                    left -= _BATCH_S
                 if on_slice is not None:
                     on_slice(index, counts[index])
     except KeyboardInterrupt:

@@ -23,11 +23,8 @@ from kspace.parallel import map_frames
 from kspace.scan import Cine, Geometry, RadialScan
 from kspace.trajectory import golden_angles, radial_positions
 from simulate.coils import loop_sensitivities, noise_covariance
+from simulate.look_ahead import LookAhead, with_noise
 from simulate.physiology import Heartbeats, smooth_phase_map
-from simulate.source import SLACK_S, next_stop
-
-CHUNK_S = 2.0
-"""Spokes are computed so many seconds ahead: one large transform is cheaper than several small ones."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ class SimulatedScanner:
         self.options = options or ScannerOptions()
         rows, columns = cine.geometry.shape[1:]
         longest = max(rows, columns)
-        wanted = self.options.matrix or min(192, longest * 3 // 4)
+        wanted = min(192, longest * 3 // 4) if self.options.matrix is None else self.options.matrix
         if not 8 <= wanted < longest:
             raise InputError(
                 f"a reconstruction matrix of {wanted} for a cine of {rows} x {columns}",
@@ -114,7 +111,7 @@ class SimulatedScanner:
         )
         # One loudness for the whole stack, so that the noise is that of one scanner and not of each slice.
         mean = torch.stack([image.abs().mean(0) for image in cine.images])
-        body = torch.stack([body_mask(image[None]) for image in mean])
+        body = torch.stack([body_mask(image[None]) & (image.max() > 0) for image in mean])
         level = float(mean[body].mean()) if bool(body.any()) else float(mean.mean())
         self.torso_mm = enclosing_ellipse_mm(body.any(0), cine.geometry)
         self.noise_std = 0.0 if math.isinf(self.options.snr) else level / self.options.snr
@@ -174,21 +171,12 @@ class SimulatedSlice:
             seed=self._options.seed * 1000 + index,
         )
         self._r_waves = torch.zeros(0, dtype=torch.float64)
-        self._now = 0.0
-        self._given = 0
-        self._ahead: RadialScan | None = None
+        self._spokes = LookAhead(self._options.tr_s, self._compute)
 
     def acquire(self, seconds: float) -> RadialScan:
         """Measure for so many seconds more; see :class:`~simulate.source.SliceStream`."""
-        self._now = next_stop(self._now, seconds, self._given * self._options.tr_s)
-        last = math.ceil((self._now - SLACK_S) / self._options.tr_s)
-        while self._ahead is None or self._ahead.n_spokes < last - self._given:
-            self._compute_ahead(max(last, self._given + round(CHUNK_S / self._options.tr_s)))
-        count = last - self._given
-        batch = self._ahead.select(slice(0, count))
-        self._ahead = self._ahead.select(slice(count, None))
-        self._given = last
-        return replace(batch, ecg_s=self._r_waves[self._r_waves <= self._now])
+        batch = self._spokes.take(seconds)
+        return replace(batch, ecg_s=self._r_waves[self._r_waves <= self._spokes.now_s])
 
     def truth(self, n_frames: int) -> Tensor:
         """Return (frame, y, x), the magnitude of the cine limited to the disc of k-space that spokes reach."""
@@ -196,8 +184,7 @@ class SimulatedSlice:
         images = spline_images(self._splines, phases)
         return band_limited(images, (self._matrix[0], self._matrix[1])).abs()
 
-    def _compute_ahead(self, last: int) -> None:
-        first = self._given + (0 if self._ahead is None else self._ahead.n_spokes)
+    def _compute(self, first: int, last: int) -> RadialScan:
         numbers = torch.arange(first, last, dtype=torch.float64)
         times = numbers * self._options.tr_s
         if not self._r_waves.numel() or float(self._r_waves[-1]) <= float(times[-1]):
@@ -206,37 +193,21 @@ class SimulatedSlice:
         positions = radial_positions(angles, self._n_readout)
         phase = cardiac_phase(times, self._r_waves)
         samples = sample_cine(self._splines, self._maps, positions, phase, (self._matrix[0], self._matrix[1]))
-        scan = RadialScan(
-            samples=self._with_noise(samples),
+        if self._scanner.noise_std > 0:
+            samples = with_noise(samples, self._scanner.covariance, self._generator)
+        return RadialScan(
+            samples=samples,
             positions=positions,
             time_s=times,
             geometry=self._geometry,
             noise_covariance=self._scanner.covariance if self._scanner.noise_std > 0 else None,
             source=self._scanner.description,
         )
-        if self._ahead is None or self._ahead.n_spokes == 0:
-            self._ahead = scan
-        else:
-            self._ahead = replace(
-                scan,
-                samples=torch.cat((self._ahead.samples, scan.samples)),
-                positions=torch.cat((self._ahead.positions, scan.positions)),
-                time_s=torch.cat((self._ahead.time_s, scan.time_s)),
-                slice_index=torch.cat((self._ahead.slices, scan.slices)),
-            )
-
-    def _with_noise(self, samples: Tensor) -> Tensor:
-        if self._scanner.noise_std == 0:
-            return samples
-        n_spokes, n_coils, n_readout = samples.shape
-        # torch draws in blocks of 16 numbers: only whole ones make the noise independent of how the spokes are batched.
-        padded = -(-n_readout // 8) * 8
-        white = torch.randn((n_spokes, n_coils, padded), dtype=samples.dtype, generator=self._generator)
-        factor = torch.linalg.cholesky(self._scanner.covariance.to(torch.complex128)).to(samples.dtype)
-        return samples + torch.einsum("cd,sdr->scr", factor, white[..., :n_readout])
 
 
-def enclosing_ellipse_mm(body: Tensor, geometry: Geometry) -> tuple[float, float]:
+def enclosing_ellipse_mm(
+    body: Tensor, geometry: Geometry, *, middle: tuple[int, int] | None = None
+) -> tuple[float, float]:
     """Return the axes (width, depth) of an ellipse about the middle of the field of view that holds a whole body.
 
     Coils lie outside the body: where the field of view cuts it off, the ellipse goes around the corners.
@@ -247,11 +218,14 @@ def enclosing_ellipse_mm(body: Tensor, geometry: Geometry) -> tuple[float, float
         (y, x) bool.
     geometry
         Of the images that it was found in.
+    middle
+        (row, column) to put the ellipse about instead.
     """
     rows, columns = torch.nonzero(body, as_tuple=True)
+    row, column = (body.shape[0] // 2, body.shape[1] // 2) if middle is None else middle
     _, dy, dx = geometry.spacing_mm
-    y = (rows - body.shape[0] // 2).abs().double() * dy
-    x = (columns - body.shape[1] // 2).abs().double() * dx
+    y = (rows - row).abs().double() * dy
+    x = (columns - column).abs().double() * dx
     half_depth, half_width = max(float(y.max()), dy), max(float(x.max()), dx)
     grow = float(torch.sqrt((y / half_depth) ** 2 + (x / half_width) ** 2).max())
     return 2 * half_width * grow, 2 * half_depth * grow

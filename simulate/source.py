@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -11,16 +12,19 @@ from torch import Tensor
 from kspace.errors import InputError
 from kspace.scan import Geometry, RadialScan
 
+SLACK_S = 5e-7
+"""Half a microsecond: the instants of a file have been rounded."""
+
 
 class SliceStream(Protocol):
     """One slice under the scanner. Time starts at 0 with its first spoke."""
 
     def acquire(self, seconds: float) -> RadialScan:
-        """Measure for so many seconds more.
+        """Measure for so many seconds more; where no spoke falls into them, for a multiple that reaches the next one.
 
         Returns
         -------
-        The new spokes, with the R waves up to now. Empty when the source has no more.
+        The new spokes, with the R waves up to now. Empty only when the source has no more.
         """
         ...
 
@@ -113,12 +117,26 @@ class _ReplayedSlice:
         self._given = 0
 
     def acquire(self, seconds: float) -> RadialScan:
-        self._now += seconds
-        # Half a microsecond: the instants of a file have been rounded.
-        last = int(torch.searchsorted(self._scan.time_s, torch.tensor(self._now - 5e-7, dtype=torch.float64)))
+        self._now = next_stop(self._now, seconds, self._next_s())
+        last = int(torch.searchsorted(self._scan.time_s, self._now - SLACK_S))
         batch = self._scan.select(slice(self._given, last))
         self._given = last
-        return replace(batch, ecg_s=self._scan.ecg_s[self._scan.ecg_s <= self._now])
+        # The first R wave is known from the start: without it, spokes before it could not be gated at all.
+        ecg_s = self._scan.ecg_s
+        return replace(batch, ecg_s=ecg_s[: max(1, int((ecg_s <= self._now).sum()))])
+
+    def _next_s(self) -> float | None:
+        return float(self._scan.time_s[self._given]) if self._given < self._scan.n_spokes else None
 
     def truth(self, n_frames: int) -> Tensor | None:
         return None
+
+
+def next_stop(now_s: float, seconds: float, next_s: float | None) -> float:
+    """Return when a step ends: after so many seconds, or a multiple of them that lies beyond the next spoke."""
+    if not seconds > 0:
+        raise InputError(f"cannot measure for {seconds} s", expected="a positive number of seconds")
+    now_s += seconds
+    while next_s is not None and next_s >= now_s - SLACK_S:
+        now_s += seconds * (math.floor((next_s + SLACK_S - now_s) / seconds) + 1)
+    return now_s
