@@ -1,0 +1,1 @@
+"""The virtual patient: anatomy, how it moves, and the population that it is drawn from. Synthetic throughout."""

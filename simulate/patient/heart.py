@@ -1,0 +1,236 @@
+"""The beating heart in a few planes at one instant, as radii over the angle around the left ventricle's axis.
+
+Everything that surrounds the axis (cavities, walls, atria, fat, pericardium) is a table of radii, so that drawing it
+costs one look-up per pixel; what does not (papillary muscles, great vessels, moderator band) is a disc or a strip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulate.body import BodyState
+from simulate.patient.cardiac_cycle import emptiness, twisting
+from simulate.patient.left import N_ANGLES, OUTFLOW_RAD, THETA, Array, LeftShape, smooth, wrap
+from simulate.patient.parameters import Patient
+from simulate.patient.right import RightShape
+from simulate.patient.texture import lattice
+
+N_HEIGHTS, N_RINGS, N_BANDS = 24, 64, 256
+"""Samples of the heart's texture over height, radius and angle."""
+RINGS = 16
+"""Rings per layer of the texture: blood of the left ventricle, its wall, the right ventricle, what lies around."""
+ATRIAL_WALL_MM = 1.1
+VESSEL_WALL_MM = 0.9
+
+
+@dataclass(frozen=True)
+class Disc:
+    """A round structure in each plane; coordinates from the left ventricle's axis, septum along the first."""
+
+    along: Array  # (plane,) mm towards the septum
+    across: Array  # (plane,) mm towards the anterior wall
+    radius: Array  # (plane,) mm, negative where there is none
+
+
+@dataclass(frozen=True)
+class HeartSection:
+    """The heart in some planes at one instant; tables are (plane, angle) in mm unless stated."""
+
+    endo: Array
+    blood: Array  # inner ends of the trabeculae
+    epi: Array
+    wall: Array  # 1 where there is left ventricular wall
+    scar: Array  # share of it that is infarcted
+    inner: Array  # outline that the right ventricle is laid around
+    right: Array
+    right_present: Array  # (plane, angle) in [0, 1]
+    right_blood: Array
+    right_wall: Array
+    left_atrium: Array
+    right_atrium: Array
+    core: Array  # what lies between the great vessels just above the ventricles
+    coat: Array  # outer edge of the epicardial fat
+    ventricle: Array  # (plane,) 1 where the plane cuts the left ventricle, 0 above its base and below its apex
+    papillary: tuple[Disc, ...]
+    aorta: Disc
+    pulmonary: Disc
+    band: Disc  # moderator band: a strip along the first axis, half as thick as ``radius``
+    texture: Array  # (plane, ring, band) of unit variance
+
+    def reach_mm(self) -> Array:
+        """Return the radius within which everything lies: (plane, angle)."""
+        reach = np.maximum(self.coat, 0.0)
+        for disc in (self.aorta, self.pulmonary):
+            wide = Disc(disc.along, disc.across, disc.radius + np.where(disc.radius > 0, VESSEL_WALL_MM + 2.5, 0.0))
+            reach = np.maximum(reach, _outline_of(wide))
+        return reach
+
+
+class Heart:
+    """A patient's heart; coordinates of the stack in mm, angles from the middle of the septum."""
+
+    def __init__(self, patient: Patient) -> None:
+        self.patient = patient
+        self.left = LeftShape(patient.left, patient.scar)
+        self.right = RightShape(patient)
+        rng = np.random.default_rng([patient.seed, 200])
+        self._texture = lattice(rng, N_HEIGHTS, N_RINGS, N_BANDS, (1.2, 2.2, 2.6))
+        flow = lattice(rng, N_HEIGHTS, N_RINGS, N_BANDS, (1.2, 3.0, 16.0))
+        for layer in (0, 2):  # blood is smoother than muscle
+            self._texture[:, layer * RINGS : (layer + 1) * RINGS] = flow[:, layer * RINGS : (layer + 1) * RINGS]
+        self._texture[:, :RINGS] *= smooth((np.arange(RINGS) + 0.5) / (0.6 * RINGS))[None, :, None]
+        ridges = lattice(rng, N_HEIGHTS, 2, N_ANGLES, (0.8, 0.0, 30.0))[:, 0]
+        self._ridges = np.clip(0.3 + 0.6 * ridges, 0.0, 1.7)  # trabeculae of the left ventricle
+        coarse = lattice(rng, N_HEIGHTS, 2, N_ANGLES, (1.0, 0.0, 34.0))[:, 0]
+        self._right_ridges = np.clip(0.4 + 0.6 * coarse, 0.0, 2.0)
+        self._fat = np.clip(0.7 + 0.9 * lattice(rng, N_HEIGHTS, 2, N_ANGLES, (1.5, 0.0, 70.0))[:, 0], 0.0, 2.6)
+        self._heads = [  # angle, size and distance from the wall of each head of the two papillary muscles
+            (at + rng.normal(0, 0.17), rng.uniform(0.5, 0.85), rng.uniform(-0.1, 0.6))
+            for at in (1.95 + 0.12 * rng.normal(), -1.85 + 0.12 * rng.normal())
+            for _ in range(3)
+        ]
+        self._band_at = (rng.uniform(-8, 6), rng.uniform(0.45, 0.65))
+
+    def volumes_ml(self, state: BodyState) -> dict[str, float]:
+        """Return the exact volumes in mL of ``lv``, ``myocardium`` and ``rv``."""
+        c = emptiness(self.patient, state)
+        return {"lv": self.left.volume_ml(c), "myocardium": self.left.wall_ml, "rv": self.right.volume_ml(c)}
+
+    def section(self, z_mm: Array, state: BodyState) -> HeartSection:
+        """Return the heart in the planes ``z_mm`` (plane,), in the heart's own coordinates, at a state of the body."""
+        return self.contracted(z_mm, emptiness(self.patient, state), twisting(self.patient.rhythm, state.phase))
+
+    def contracted(self, z_mm: Array, c: float, twisted: float) -> HeartSection:
+        """Return the heart in the planes ``z_mm`` (plane,), contracted by a share ``c`` and twisted by another."""
+        p, z = self.patient, np.asarray(z_mm, dtype=np.float64)
+        left = self.left.section(z, c, twisted)
+        inside = (left.height >= 0) & (left.height <= 1)
+        above = (self.left.base_mm(c) - z)[:, None]
+        aorta, pulmonary = self._vessels(z, c, left.epi.min(1))
+        la = self._left_atrium(z, c)
+        # Above the mitral plane the right side is laid around the left atrium and the aorta instead of the ventricle.
+        hugged = np.maximum(la + ATRIAL_WALL_MM, _outline_of(aorta) + VESSEL_WALL_MM + 0.6)
+        inner = left.epi + (np.maximum(_blur(hugged, 0.12), hugged) - left.epi) * smooth(above / 8.0)
+        right = self.right.section(z, c, inner)
+        u = np.clip(left.height, 0.0, 1.0)
+        level = np.minimum((u * (N_HEIGHTS - 1)).round().astype(int), N_HEIGHTS - 1)
+        turn = np.round(left.twist / (2 * np.pi) * N_ANGLES).astype(int)
+
+        def rolled(table: Array) -> Array:
+            columns = (np.arange(N_ANGLES)[None] - turn[:, None]) % N_ANGLES
+            return np.asarray(np.take_along_axis(table[level], columns, 1))
+
+        depth = p.left.trabeculae_mm * (1 + 0.3 * c) * (0.3 + 0.9 * u) * smooth((u - 0.12) / 0.2)
+        lateral = 0.35 + 0.65 * smooth((np.abs(THETA) - 0.7) / 0.5)  # the septum is smooth
+        blood = left.endo - np.minimum(depth[:, None] * lateral * rolled(self._ridges), 0.28 * left.endo)
+        gap = right.outer - inner
+        free = np.clip(p.right.trabeculae_mm * (0.6 + 0.6 * u)[:, None] * self._right_ridges[level], 0.0, 0.4 * gap)
+        ra = self._right_atrium(z, c, inner)
+        right_wall = right.outer + p.right.wall_mm * (1 + 0.25 * c) * right.present
+        outline = np.where(inside[:, None], left.epi, 0.0)
+        outline = np.maximum(outline, np.where(right.present > 0, right_wall, 0.0))
+        outline = np.maximum(outline, np.where(la > 0, la + ATRIAL_WALL_MM, 0.0))
+        outline = np.maximum(outline, np.where(ra > 0, ra + ATRIAL_WALL_MM, 0.0))
+        outline = np.maximum(outline, np.where(_outline_of(aorta) > 0, _outline_of(aorta) + VESSEL_WALL_MM, 0.0))
+        core = np.where((above > 0) & (la > 0).any(1, keepdims=True), inner, 0.0)
+        return HeartSection(
+            core=core, endo=left.endo, blood=blood, epi=left.epi, wall=left.wall, scar=left.scar, inner=inner,
+            right=right.outer, right_present=right.present,
+            right_blood=right.outer - free, right_wall=right_wall, left_atrium=la, right_atrium=ra,
+            coat=self._coat(outline, level, above[:, 0]), ventricle=inside.astype(np.float64),
+            papillary=self._papillaries(left.height, left.endo, left.twist, c), aorta=aorta, pulmonary=pulmonary,
+            band=self._moderator(right.along, c), texture=self._rolled_texture(level, turn),
+        )  # fmt: skip
+
+    def _rolled_texture(self, level: Array, turn: Array) -> Array:
+        shift = np.round(turn * (N_BANDS / N_ANGLES)).astype(int)
+        columns = (np.arange(N_BANDS)[None] - shift[:, None]) % N_BANDS
+        return np.asarray(np.take_along_axis(self._texture[level], columns[:, None, :], 2))
+
+    def _left_atrium(self, z: Array, c: float) -> Array:
+        """Return the radii of the left atrium: (plane, angle), 0 where there is none."""
+        a = self.patient.around
+        base, top = self.left.base_mm(c), -1.75 * a.left_atrium_mm
+        h = (base - z) / (base - top)
+        size = a.left_atrium_mm * (1 + 0.08 * c) * np.sqrt(np.maximum(0.0, 1 - ((h - 0.42) / 0.6) ** 2))
+        size = np.where((h > 0) & (h < 1), size, 0.0)[:, None]
+        off = np.minimum(0.30 * a.left_atrium_mm, 0.8 * size)
+        angle = wrap(THETA + 2.3)[None]  # inferolateral: to the back
+        return np.asarray(off * np.cos(angle) + np.sqrt(np.maximum(size**2 - (off * np.sin(angle)) ** 2, 0.0)))
+
+    def _right_atrium(self, z: Array, c: float, inner: Array) -> Array:
+        """Return the outer radii of the right atrium, around ``inner``: (plane, angle), 0 where there is none."""
+        a = self.patient.around
+        base, top = self.right.base_mm(c), -52.0
+        h = (base - z) / (base - top)
+        area = a.right_atrium_mm2 * (1 + 0.25 * c) * np.sqrt(np.maximum(0.0, 1 - np.clip(h, 0, 1) ** 3))
+        area = np.where((h > 0) & (h < 1), area, 0.0)
+        q = wrap(THETA + 0.62)[None] / 0.85
+        shape = np.where(np.abs(q) < 1, 1 - np.abs(q) ** 2.6, 0.0) * (3.6 / 5.2 / 0.85)
+        right = np.sqrt(inner**2 + 2 * area[:, None] * shape)
+        return np.where(shape * area[:, None] > 0, right, 0.0)
+
+    def _vessels(self, z: Array, c: float, room: Array) -> tuple[Disc, Disc]:
+        """Return the aortic root with the ascending aorta, and the pulmonary artery."""
+        a = self.patient.around
+        above = self.left.base_mm(c) - z
+        far = np.clip(above / 60.0, 0.0, 1.0)
+        sinus = 1 + 0.12 * np.exp(-(((above - 12) / 9) ** 2))
+        distance = np.maximum(0.0, np.minimum(13.0, room - a.aorta_mm * sinus - 3.0)) + 12.0 * far
+        at = OUTFLOW_RAD - 0.35 * far
+        radius = np.where(above > 0, a.aorta_mm * sinus, -30.0)
+        aorta = Disc(distance * np.cos(at), distance * np.sin(at), radius)
+        over = self.right.valve_mm(c) - z
+        far = np.clip(over / 40.0, 0.0, 1.0)
+        distance, at = room + 8.0 - 10.0 * far, 0.85 + 0.75 * far
+        radius = np.where((over > 0) & (over < 60), a.pulmonary_mm, -30.0)
+        return aorta, Disc(distance * np.cos(at), distance * np.sin(at), radius)
+
+    def _papillaries(self, height: Array, endo: Array, twist: Array, c: float) -> tuple[Disc, ...]:
+        """Return the heads of the anterolateral and the posteromedial papillary muscle."""
+        size = self.patient.left.papillary_mm * (1 + 0.15 * c)
+        fade = np.minimum(smooth((height - 0.22) / 0.15), smooth((0.86 - height) / 0.15))
+        discs = []
+        for at, share, off in self._heads:
+            column = np.round((wrap(at + twist) + np.pi) / (2 * np.pi) * N_ANGLES).astype(int) % N_ANGLES
+            local = endo[np.arange(len(endo)), column]
+            distance = local - size * (share * 0.7 + (0.25 + off) * smooth((0.66 - height) / 0.3))
+            distance = np.maximum(distance, 0.4 * local)
+            radius = np.where(fade > 0.05, share * size * (0.5 + 0.5 * fade), -30.0)
+            discs.append(Disc(distance * np.cos(at + twist), distance * np.sin(at + twist), radius))
+        return tuple(discs)
+
+    def _moderator(self, along: Array, c: float) -> Disc:
+        across, height = self._band_at
+        half = self.patient.right.band_mm * (0.5 + 0.1 * c)
+        near = np.abs(along - height) < 0.05
+        return Disc(np.zeros_like(along), np.full_like(along, across), np.where(near, half, -30.0))
+
+    def _coat(self, outline: Array, level: Array, above: Array) -> Array:
+        """Return the outer edge of the epicardial fat, which fills the grooves between the chambers."""
+        a = self.patient.around
+        blurred = _blur(outline, 0.20)
+        groove = a.groove_mm * np.exp(-(((above - 3) / 13) ** 2))
+        right = smooth(np.cos(THETA / 2) ** 2 * 1.6 - 0.35)  # little fat on the lateral wall
+        fat = self._fat[level] * a.fat_mm * (0.15 + 0.85 * right)
+        filled = blurred + (fat + groove[:, None]) * (0.3 + 0.7 * right) - 1.2 * (1 - right)
+        coat = np.maximum(outline + np.where(fat > 0.6, fat, 0.0), filled)
+        return np.asarray(np.where(outline.max(1, keepdims=True) > 0, coat, 0.0))
+
+
+def _blur(table: Array, width_rad: float) -> Array:
+    """Blur a table (plane, angle) along the angle with a Gaussian."""
+    spectrum = np.fft.rfft(table, axis=1)
+    k = np.arange(spectrum.shape[1])
+    return np.asarray(np.fft.irfft(spectrum * np.exp(-((k * width_rad) ** 2) / 2), n=N_ANGLES, axis=1))
+
+
+def _outline_of(disc: Disc) -> Array:
+    """Return the outer radii of a disc as seen from the axis: (plane, angle), 0 where a ray misses it."""
+    distance, at = np.hypot(disc.along, disc.across)[:, None], np.arctan2(disc.across, disc.along)[:, None]
+    turn = wrap(THETA[None] - at)
+    inside = np.maximum(disc.radius, 0.0)[:, None] ** 2 - (distance * np.sin(turn)) ** 2
+    far = distance * np.cos(turn) + np.sqrt(np.maximum(inside, 0.0))
+    return np.asarray(np.where(inside > 0, np.maximum(far, 0.0), 0.0))
