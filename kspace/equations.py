@@ -21,6 +21,9 @@ from kspace.trajectory import ramp_weights
 
 Density = Literal["ramp", "none"]
 
+# A frame with less trust than this has lost all its spokes: what is left of its sums is rounding.
+_EMPTY = 1e-6
+
 
 class NormalEquations:
     """Running sums over weighted spokes, from which every reconstruction starts.
@@ -126,44 +129,46 @@ class NormalEquations:
             raise ShapeError("frame", frame, f"({n_spokes},)")
         if trust is not None and trust.shape != (n_spokes,):
             raise ShapeError("trust", trust, f"({n_spokes},)")
-        if samples.device != self.adjoint.device:
-            raise InputError(f"the spokes lie on {samples.device}", expected=f"{self.adjoint.device}")
+        for values in (samples, positions):
+            if values.device != self.adjoint.device:
+                raise InputError(f"the spokes lie on {values.device}", expected=f"{self.adjoint.device}")
         if n_spokes == 0:
             return
+        if trust is not None and not bool(((trust >= 0) & (trust <= 1)).all()):
+            raise InputError("the trust in a spoke is not a share", expected="numbers from 0 to 1")
         if not 0 <= int(frame.min()) <= int(frame.max()) < self.n_frames:
             raise InputError(
                 f"frames run from {int(frame.min())} to {int(frame.max())}", expected=f"0 to {self.n_frames - 1}"
             )
         touched = [int(f) for f in torch.unique(frame)]
         n_threads = 1 if samples.device.type == "cpu" and len(touched) > 1 else None
-        # Which spokes belong to which frame is settled on the host, before the threads start.
+        # Which spokes belong to which frame is settled on the host, before the threads start; and so are the weights,
+        # so that spokes that are refused leave all frames as they were.
         members = [(f, torch.nonzero(frame == f)[:, 0].to(samples.device)) for f in touched]
+        counts = torch.ones(n_spokes) if trust is None else trust
+        counts = counts.to(samples.device, torch.float64)
+        weights = self._weights(positions) * counts.to(self.spectrum.dtype)[:, None]
 
         def add_frame(item: tuple[int, Tensor]) -> None:
             f, chosen = item
-            count = 1.0 if trust is None else trust[chosen]
-            self._add_frame(f, samples[chosen], positions[chosen], count, sign, n_threads)
+            self._add_frame(f, samples[chosen], positions[chosen], weights[chosen], sign, n_threads)
+            self.spokes[f] += sign * float(counts[chosen].sum())
+            if sign < 0 and abs(float(self.spokes[f])) < _EMPTY:
+                self._clear_frame(f)
 
         map_frames(add_frame, members)
 
-    def _add_frame(
-        self,
-        frame: int,
-        samples: Tensor,
-        positions: Tensor,
-        trust: Tensor | float,
-        sign: float,
-        n_threads: int | None,
-    ) -> None:
-        n_spokes, n_coils, n_readout = samples.shape
-        pixels = self.matrix[0] * self.matrix[1]
-        real = self.spectrum.dtype
+    def _weights(self, positions: Tensor) -> Tensor:
+        """Return the (spoke, readout) weights W of spokes."""
         if self.density == "ramp":
-            weights = (ramp_weights(positions, n_spokes=1) * pixels).to(real)
-        else:
-            weights = torch.ones((n_spokes, n_readout), dtype=real, device=samples.device)
-        if isinstance(trust, Tensor):
-            weights = weights * trust.to(real)[:, None]
+            return (ramp_weights(positions, n_spokes=1) * math.prod(self.matrix)).to(self.spectrum.dtype)
+        return torch.ones(positions.shape[:-1], dtype=self.spectrum.dtype, device=positions.device)
+
+    def _add_frame(
+        self, frame: int, samples: Tensor, positions: Tensor, weights: Tensor, sign: float, n_threads: int | None
+    ) -> None:
+        n_coils = samples.shape[1]
+        pixels = math.prod(self.matrix)
         points = positions.reshape(-1, 2)
         plan = Nufft(
             points,
@@ -180,10 +185,13 @@ class NormalEquations:
             points, weights.reshape(-1), self.matrix, accuracy=self.accuracy, engine=self.engine, n_threads=n_threads
         )
         self.spectrum[frame].add_(spectrum, alpha=sign)
-        self.spokes[frame] += sign * (float(trust.double().sum()) if isinstance(trust, Tensor) else n_spokes)
         self.energy[frame] += sign * float((samples.abs().double() ** 2 * weights[:, None].double()).sum())
         self.weight[frame] += sign * float(weights.double().sum()) / pixels
         self.squared_weight[frame] += sign * float((weights.double() ** 2).sum()) / pixels
+
+    def _clear_frame(self, frame: int) -> None:
+        for sums in (self.adjoint, self.spectrum, self.spokes, self.energy, self.weight, self.squared_weight):
+            sums[frame] = 0
 
     def normal(self, images: Tensor, maps: Tensor) -> Tensor:
         """Return E^H W E x for (..., frame, y, x) images and (coil, y, x) maps."""

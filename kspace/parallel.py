@@ -7,6 +7,7 @@ barrier, and a busy core delays only its own frame.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -16,6 +17,7 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_THREAD_NAME = "spokewise"
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
@@ -23,7 +25,7 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
     # A pool does not survive a fork; a DataLoader worker finds another process number and makes its own.
     key = (os.getpid(), n_threads)
     if key not in _pools:
-        _pools[key] = ThreadPoolExecutor(n_threads, thread_name_prefix="spokewise")
+        _pools[key] = ThreadPoolExecutor(n_threads, thread_name_prefix=_THREAD_NAME)
     return _pools[key]
 
 
@@ -34,6 +36,7 @@ def map_frames(function: Callable[[Item], Result], items: Iterable[Item]) -> lis
     """
     work = list(items)
     n_threads = min(torch.get_num_threads(), len(work))
-    if n_threads <= 1:
+    # A thread of the pool that waited for the pool might wait for itself.
+    if n_threads <= 1 or threading.current_thread().name.startswith(_THREAD_NAME):
         return [function(item) for item in work]
     return list(_pool(torch.get_num_threads()).map(function, work))

@@ -44,7 +44,7 @@ class QualityRule:
             return Decision(True, f"good enough {times}", reached=True)
         if now.seconds >= self.max_seconds - _SLACK_S:
             return Decision(True, f"time is up; {_held_back(now)}")
-        if now.held_back_by:
+        if now.held_back_by or not now.scores:
             return Decision(False, _held_back(now))
         if now.seconds < self.min_seconds - _SLACK_S:
             return Decision(False, f"good, but before the floor of {self.min_seconds:g} s")
@@ -75,6 +75,8 @@ def _check(min_seconds: float, max_seconds: float) -> None:
 
 def _held_back(verdict: Verdict) -> str:
     held = verdict.held_back_by
+    if not verdict.scores:
+        return "nothing was judged"
     if not held:
         return "the last step was good, but not yet confirmed"
     return "held back by " + " and ".join(

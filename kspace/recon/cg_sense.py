@@ -45,12 +45,13 @@ class CgSense:
         """Reconstruct; see :class:`kspace.recon.method.Method`. The frames are independent problems solved together."""
         b = equations.right_hand_side(maps)
         damping = (self.l2 * equations.weight).to(b.device, b.real.dtype)[:, None, None]
-        goal = self.tolerance * _norms(b)
+        size = _norms(b)
+        goal = self.tolerance * size
         x = torch.zeros_like(b) if start is None else start.image.clone()
         residual = b.clone() if start is None else b - equations.normal(x, maps) - damping * x
         direction = residual.clone()
         squared = _norms(residual) ** 2
-        iteration, change = 0, _largest_ratio(squared.sqrt(), goal) * self.tolerance
+        iteration, change = 0, _largest_ratio(squared.sqrt(), size)
         while iteration < self.max_iterations and bool((squared.sqrt() > goal).any()):
             iteration += 1
             image = equations.normal(direction, maps) + damping * direction
@@ -63,7 +64,7 @@ class CgSense:
             ratio = torch.where(squared > 0, renewed / squared.clamp_min(1e-300), 0.0).to(b.real.dtype)
             direction = residual + ratio[:, None, None] * direction
             squared = renewed
-            change = _largest_ratio(squared.sqrt(), goal) * self.tolerance
+            change = _largest_ratio(squared.sqrt(), size)
             if on_iteration is not None and on_iteration(Status(iteration, self.max_iterations, change)):
                 break
         return Reconstruction(x, iteration, change)
@@ -75,6 +76,6 @@ def _norms(images: Tensor) -> Tensor:
     return norms
 
 
-def _largest_ratio(values: Tensor, goals: Tensor) -> float:
-    used = goals > 0
-    return float((values[used] / goals[used]).max()) if bool(used.any()) else 0.0
+def _largest_ratio(values: Tensor, sizes: Tensor) -> float:
+    used = sizes > 0
+    return float((values[used] / sizes[used]).max()) if bool(used.any()) else 0.0

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kspace.equations import Density, NormalEquations
+from kspace.errors import ShapeError
 from kspace.recon.method import OnIteration, Reconstruction
 
 
@@ -28,6 +29,8 @@ class Gridding:
         on_iteration: OnIteration | None = None,
     ) -> Reconstruction:
         """Reconstruct; see :class:`kspace.recon.method.Method`. Everything but the equations and maps is ignored."""
+        if maps.shape != equations.adjoint.shape[1:]:
+            raise ShapeError("maps", maps, f"(coil, y, x) = {tuple(equations.adjoint.shape[1:])}")
         combined = torch.einsum("cyx,fcyx->fyx", maps.conj(), equations.gridded())
         norm = (maps.abs() ** 2).sum(0)
         return Reconstruction(torch.where(norm > 0, combined / norm.clamp_min(1e-30), 0))
