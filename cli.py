@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ from kspace.errors import SpokewiseError, UsageError
 
 if TYPE_CHECKING:
     from simulate.record import SliceRecord, StepRecord
+    from simulate.subject import SubjectOptions
 
 app = typer.Typer(
     add_completion=False,
@@ -53,6 +55,39 @@ TrMs = Annotated[
     float | None, typer.Option(help="Milliseconds from spoke to spoke. (default: 2.8)", rich_help_panel=_SCANNER)
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Of noise, coils and heart rate.", rich_help_panel=_SCANNER)]
+_PATIENT = "Virtual patient (phantom sources)"
+GroupName = Annotated[
+    str | None,
+    typer.Option(
+        help="normal, dilated, hypertrophic, infarct or abnormal-rv. (default: normal; a cohort is a mix)",
+        rich_help_panel=_PATIENT,
+    ),
+]
+SexName = Annotated[str | None, typer.Option(help="female or male. (default: drawn)", rich_help_panel=_PATIENT)]
+HeartRate = Annotated[float | None, typer.Option(help="Beats per minute. (default: drawn)", rich_help_panel=_PATIENT)]
+VendorName = Annotated[
+    str | None,
+    typer.Option(
+        help="Style of imaging: siemens, siemens-3t, ge, philips, philips-3t. (default: siemens)",
+        rich_help_panel=_PATIENT,
+    ),
+]
+Breathing = Annotated[
+    str | None,
+    typer.Option(help="hold, drift[:MM_PER_S], free[:MM] or fails:SECONDS. (default: hold)", rich_help_panel=_PATIENT),
+]
+Events = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--event",
+        help="shift@S:X,Y,Z (mm), rotate@S:DEGREES, ectopic@S, missed@S, false@S, mistrigger@S, spike@S, "
+        "dropped@S:SECONDS; S seconds after a slice's first spoke; may be repeated.",
+        rich_help_panel=_PATIENT,
+    ),
+]
+GradientDelays = Annotated[
+    str | None, typer.Option(help="dx,dy,dxy in samples. (default: 0,0,0)", rich_help_panel=_PATIENT)
+]
 Slices = Annotated[str | None, typer.Option(help="Which slices, for example 0,3-5. (default: all)")]
 Series = Annotated[str | None, typer.Option(help="Number or UID of the series in a DICOM folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -102,6 +137,13 @@ def scan(
     snr: Snr = None,
     tr_ms: TrMs = None,
     seed: Seed = 0,
+    group: GroupName = None,
+    sex: SexName = None,
+    heart_rate: HeartRate = None,
+    vendor: VendorName = None,
+    breathing: Breathing = None,
+    event: Events = None,
+    gradient_delays: GradientDelays = None,
     series: Series = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -143,7 +185,10 @@ def scan(
         rule=rule,
     )
     require_other(source, (out / name for name in FILES))
-    spokes = open_spokes(source, _scanner(matrix, coils, snr, tr_ms), seed=seed, n_frames=frames, series=series)
+    subject = _subject(group, sex, heart_rate, vendor, breathing, event, gradient_delays)
+    spokes = open_spokes(
+        source, _scanner(matrix, coils, snr, tr_ms), seed=seed, n_frames=frames, series=series, subject=subject
+    )
     chosen = choose_slices(spokes, slices)
     scanner = getattr(spokes, "options", None)
     progress = _Progress(len(chosen), max_seconds)
@@ -170,6 +215,7 @@ def scan(
                     "snr": None if scanner is None else scanner.snr,
                     "tr_ms": None if scanner is None else scanner.tr_s * 1e3,
                     "seed": seed,
+                    "patient": None if subject is None else asdict(subject),
                     "series": series,
                     "device": "cpu",
                 },
@@ -194,7 +240,7 @@ def scan(
 @app.command()
 def simulate(
     source: SourceArgument,
-    out: Annotated[Path, typer.Option(help="ISMRMRD file; the truth goes beside it, to NAME.truth.nii.gz.")],
+    out: Annotated[Path, typer.Option(help="ISMRMRD file; the truth goes beside it, to NAME.truth.nii.gz and more.")],
     seconds: Annotated[float, typer.Option(help="Scan time of each slice.")] = 12.0,
     frames: Annotated[int, typer.Option(help="Cardiac phases of the truth.")] = 25,
     slices: Slices = None,
@@ -203,20 +249,44 @@ def simulate(
     snr: Snr = None,
     tr_ms: TrMs = None,
     seed: Seed = 0,
+    group: GroupName = None,
+    sex: SexName = None,
+    heart_rate: HeartRate = None,
+    vendor: VendorName = None,
+    breathing: Breathing = None,
+    event: Events = None,
+    gradient_delays: GradientDelays = None,
     series: Series = None,
+    cohort: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1_000_000,
+            help="Instead of spokes, write a table (CSV) of so many virtual patients, seeds from phantom:SEED on.",
+            rich_help_panel=_PATIENT,
+        ),
+    ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write the spokes that a scanner would have measured of a cine, and the truth beside them."""
+    """Write the spokes that a scanner would have measured of a virtual patient or a cine, and the truth beside them."""
     from simulate.output import missing_biomarkers, require_other
-    from simulate.run import choose_device, choose_slices, open_spokes, simulate_to_file, truth_beside
+    from simulate.run import choose_device, choose_slices, open_spokes, phantom_seed, write_cohort
+    from simulate.to_file import files_beside, simulate_to_file
 
     if choose_device(device).type == "cuda" and device == "cuda":
         raise UsageError("the simulated scanner cannot use a GPU yet", expected="--device cpu or auto, the CPU")
-    require_other(source, (out, truth_beside(out)))
+    subject = _subject(group, sex, heart_rate, vendor, breathing, event, gradient_delays)
+    if cohort is not None:
+        answer = write_cohort(source, cohort, out, subject, overwrite=overwrite)
+        _answer(answer, as_json, f"Cohort: {answer['cohort']}")
+        return
+    require_other(source, (out, *files_beside(out, patient=phantom_seed(source) is not None).values()))
     # Frames are those of the truth: measured spokes are refused whatever theirs are.
-    spokes = open_spokes(source, _scanner(matrix, coils, snr, tr_ms), seed=seed, n_frames=1, series=series)
+    spokes = open_spokes(
+        source, _scanner(matrix, coils, snr, tr_ms), seed=seed, n_frames=1, series=series, subject=subject
+    )
     chosen = choose_slices(spokes, slices)
     try:
         answer = simulate_to_file(
@@ -277,6 +347,38 @@ def _scanner(matrix: int | None, coils: int | None, snr: float | None, tr_ms: fl
     """Return what the user said of the simulated scanner; the rest keeps its defaults."""
     given = {"matrix": matrix, "n_coils": coils, "snr": snr, "tr_s": None if tr_ms is None else tr_ms / 1e3}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _subject(
+    group: str | None,
+    sex: str | None,
+    heart_rate: float | None,
+    vendor: str | None,
+    breathing: str | None,
+    events: list[str] | None,
+    gradient_delays: str | None,
+) -> SubjectOptions | None:
+    """Return what the user said of the virtual patient; None where that is nothing."""
+    said: dict[str, Any] = {
+        "group": group,
+        "sex": sex,
+        "heart_rate_bpm": heart_rate,
+        "vendor": vendor,
+        "breathing": breathing,
+        "events": tuple(events) if events else None,
+    }
+    if gradient_delays is not None:
+        try:
+            x, y, xy = (float(part) for part in gradient_delays.split(","))
+        except ValueError:
+            raise UsageError(f"--gradient-delays {gradient_delays!r}", expected="three numbers: dx,dy,dxy") from None
+        said["gradient_delays"] = (x, y, xy)
+    given = {name: value for name, value in said.items() if value is not None}
+    if not given:
+        return None
+    from simulate.subject import SubjectOptions
+
+    return SubjectOptions(**given)
 
 
 def _name_of(source: str) -> str:

@@ -15,6 +15,8 @@ from simulate.source import SLACK_S, next_stop
 CHUNK_S = 2.0
 """Spokes are computed at least so many seconds at a time."""
 
+_NOISE_SPOKES = 256  # drawn at a time, to spare memory
+
 
 class LookAhead:
     """A stream of spokes, one every ``tr_s`` from 0 on.
@@ -60,15 +62,16 @@ def _join(first: RadialScan, second: RadialScan) -> RadialScan:
     )
 
 
-def with_noise(samples: Tensor, covariance: Tensor, generator: torch.Generator) -> Tensor:
-    """Return (spoke, coil, readout) samples with Gaussian noise of a (coil, coil) covariance added.
+def add_noise(samples: Tensor, covariance: Tensor, generator: torch.Generator) -> None:
+    """Add Gaussian noise of a (coil, coil) covariance to (spoke, coil, readout) samples, in place.
 
     The same generator gives the same noise however the spokes are batched.
     """
     n_spokes, n_coils, n_readout = samples.shape
     # torch draws in blocks of 16 numbers: only whole ones make the noise independent of how the spokes are batched.
     padded = -(-n_readout // 8) * 8
-    white = torch.randn((n_spokes, n_coils, padded), dtype=samples.dtype, generator=generator)
     factor = torch.linalg.cholesky(covariance.to(torch.complex128)).to(samples.dtype)
-    noise = torch.einsum("cd,sdr->scr", factor, white[..., :n_readout])
-    return samples + noise.to(samples.device)
+    for first in range(0, n_spokes, _NOISE_SPOKES):
+        part = samples[first : first + _NOISE_SPOKES]
+        white = torch.randn((len(part), n_coils, padded), dtype=samples.dtype, generator=generator)
+        part += (factor @ white[..., :n_readout]).to(samples.device)

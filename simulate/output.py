@@ -176,6 +176,10 @@ class OneClock:
         )
 
 
+class Interrupted(KeyboardInterrupt):
+    """The user broke off; the message says what was kept."""
+
+
 class ScanFolder:
     """Writes the folder of one scan; its ``on_...`` methods are what the loop calls.
 

@@ -1,4 +1,4 @@
-"""What the commands of the command line do: open a source, scan it, simulate it, reconstruct a file."""
+"""What the commands of the command line do: open a source, scan it, reconstruct a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from kspace.coils import whiten, whitening_matrix
 from kspace.equations import NormalEquations
 from kspace.errors import InputError, SpokewiseError, UsageError
 from kspace.formats.files import temporary_beside
-from kspace.formats.mrd import ScanWriter
 from kspace.formats.nifti import write_cine
 from kspace.formats.source import open_source
 from kspace.gating import assign_frames
@@ -25,20 +24,17 @@ from kspace.recon.method import Method
 from kspace.recon.methods import make_method
 from kspace.scan import Cine, RadialScan
 from simulate.acquisition import LoopOptions, OnStep, calibrate, scan_stack
-from simulate.output import OneClock, ScanFolder, require_free, require_space, stack_of
-from simulate.phantom import Phantom
+from simulate.body_scanner import BodyScanner
+from simulate.output import Interrupted, ScanFolder, require_free, stack_of
+from simulate.patient.cohort import draw_cohort, write_cohort_table
 from simulate.record import ScanRecord, SliceRecord
 from simulate.scanner import ScannerOptions, SimulatedScanner
 from simulate.source import Replay, SpokeSource
+from simulate.subject import SubjectOptions, scan_patient
 
 N_FRAMES = 25
 """Cardiac phases where neither the user nor the source says."""
 _BATCH = 1000  # spokes
-_BATCH_S = 2.0
-
-
-class Interrupted(KeyboardInterrupt):
-    """The user broke off; the message says what was kept."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -76,7 +72,13 @@ def parse_slices(text: str, n_slices: int) -> tuple[int, ...]:
 
 
 def open_spokes(
-    source: str, scanner: Mapping[str, Any], *, seed: int = 0, n_frames: int | None = None, series: str | None = None
+    source: str,
+    scanner: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    n_frames: int | None = None,
+    series: str | None = None,
+    subject: SubjectOptions | None = None,
 ) -> SpokeSource:
     """Open a source and put it under the scanner, or get ready to replay it.
 
@@ -92,20 +94,22 @@ def open_spokes(
         The frames asked for, None where the user did not say.
     series
         Number or UID of the series in a DICOM folder.
+    subject
+        Who the virtual patient is and what happens to them; None where the user did not say.
 
     Raises
     ------
     UsageError
-        When the phantom's seed is no number, or the scanner is set up though the spokes were measured.
+        When the phantom's seed is no number, or a scanner or patient is described that is not simulated.
     InputError
         When the source cannot be read, or measured spokes can be sorted into no frames.
     """
-    if source == "phantom" or source.startswith("phantom:"):
-        number = source.partition(":")[2] or "0"
-        if not number.isdecimal() or source == "phantom:" or int(number) >= 2**32:
-            raise UsageError(f"{source!r} is no phantom", expected="phantom, or phantom:SEED with a whole number")
-        options = ScannerOptions(**scanner, seed=seed)
-        return SimulatedScanner(Phantom.from_seed(int(number)).cine(), options)
+    number = phantom_seed(source)
+    if number is not None:
+        who = subject or SubjectOptions()
+        return scan_patient(who.patient(number), who, scanner, seed=seed)
+    if subject is not None:
+        raise UsageError("the options of a virtual patient do not go with a file", expected="phantom or phantom:SEED")
     opened = open_source(source, series=int(series) if series is not None and series.isdecimal() else series)
     if isinstance(opened, Cine):
         return SimulatedScanner(opened, ScannerOptions(**scanner, seed=seed))
@@ -114,6 +118,56 @@ def open_spokes(
         given = ", ".join(names.get(name, f"--{name}") for name in scanner)
         raise UsageError(f"{given} set up a simulated scanner", expected="a source of images, not of measured spokes")
     return Replay(with_frames(opened, n_frames)[0])
+
+
+def phantom_seed(source: str) -> int | None:
+    """Return the seed in ``phantom:SEED``, 0 for ``phantom``, and None for anything else.
+
+    Raises
+    ------
+    UsageError
+        When what follows the colon is no seed.
+    """
+    if source != "phantom" and not source.startswith("phantom:"):
+        return None
+    number = source.partition(":")[2] or "0"
+    if not number.isdecimal() or source == "phantom:" or int(number) >= 2**32:
+        raise UsageError(f"{source!r} is no phantom", expected="phantom, or phantom:SEED with a whole number")
+    return int(number)
+
+
+def write_cohort(
+    source: str, count: int, out: Path, subject: SubjectOptions | None, *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write a table of virtual patients as CSV.
+
+    Parameters
+    ----------
+    source
+        ``phantom:SEED``, the first seed.
+    count
+        Number of patients.
+    out, overwrite
+        The file, and whether one that is there may be replaced.
+    subject
+        Restricts group, sex and heart rate; without a group the cohort is a mix, half of it healthy.
+
+    Raises
+    ------
+    UsageError, InputError
+        When the source is no phantom, or the file cannot be written.
+    """
+    first = phantom_seed(source)
+    if first is None:
+        raise UsageError(f"a cohort of {source!r}", expected="phantom or phantom:SEED")
+    require_free(out, overwrite=overwrite)
+    who = subject or SubjectOptions()
+    seeds = range(first, first + count)
+    if who.group is None:
+        patients = draw_cohort(seeds, sex=who.sex_or_none, heart_rate_bpm=who.heart_rate_bpm)
+    else:
+        patients = (who.patient(seed) for seed in seeds)
+    return {"cohort": str(out), "patients": write_cohort_table(patients, out), "synthetic": True}
 
 
 def with_frames(scan: RadialScan, n_frames: int | None) -> tuple[RadialScan, int]:
@@ -234,7 +288,7 @@ def run_scan(
     SpokewiseError
         When a slice cannot be scanned. Finished slices are kept; without any, nothing is left behind.
     """
-    tr_s = source.options.tr_s if isinstance(source, SimulatedScanner) else _tr_s(source)
+    tr_s = source.options.tr_s if isinstance(source, SimulatedScanner | BodyScanner) else _tr_s(source)
     folder = ScanFolder(out, source, slices=slices, options=record_options, seed=seed, tr_s=tr_s, overwrite=overwrite)
     finished = 0
 
@@ -274,93 +328,6 @@ def _tr_s(source: SpokeSource) -> float | None:
         return None
     step = float(source.scan.time_s.diff().median())
     return step if step > 0 else None
-
-
-def truth_beside(path: Path) -> Path:
-    """Return where the truth of a raw file lies: ``raw.truth.nii.gz`` beside ``raw.h5``."""
-    stem = path.stem if path.suffix in (".h5", ".hdf5", ".mrd") else path.name
-    return path.with_name(f"{stem}.truth.nii.gz")
-
-
-def simulate_to_file(
-    source: SpokeSource,
-    out: Path,
-    *,
-    seconds: float,
-    slices: Sequence[int],
-    n_frames: int,
-    overwrite: bool = False,
-    on_slice: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Write so many seconds of spokes of each slice as ISMRMRD, and the truth beside them.
-
-    Parameters
-    ----------
-    source
-        A simulated scanner.
-    out
-        The raw file; the truth goes to :func:`truth_beside`.
-    seconds
-        For each slice.
-    slices, n_frames
-        Which slices, and the frames of the truth.
-    overwrite
-        Whether files that are there may be replaced.
-    on_slice
-        Hears of each finished slice: its index and its number of spokes.
-
-    Raises
-    ------
-    UsageError
-        When the source is measured already, or the seconds are not positive.
-    Interrupted
-        When the user broke off; the spokes so far are kept.
-    """
-    if not isinstance(source, SimulatedScanner):
-        raise UsageError("the source holds measured spokes already", expected="images to simulate spokes from")
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise UsageError(f"{seconds:g} seconds of scanning", expected="a positive number")
-    if n_frames < 1:
-        raise UsageError(f"{n_frames} frames", expected="at least one")
-    beside = truth_beside(out)
-    for path in (out, beside):
-        require_free(path, overwrite=overwrite)
-    truths: dict[int, Tensor] = {}
-    n_batches = math.ceil(seconds / _BATCH_S)
-    counts: dict[int, int] = {}
-    clock = OneClock(source.geometry)
-
-    def write_truth() -> None:
-        if truths:
-            write_cine(beside, stack_of(truths, source.geometry, source.rr_s, source.description))
-
-    try:
-        with ScanWriter(out, tr_s=source.options.tr_s) as raw:
-            for index in slices:
-                stream = source.open_slice(index)
-                truths[index], counts[index] = stream.truth(n_frames), 0
-                for _ in range(n_batches):
-                    batch = stream.acquire(seconds / n_batches)
-                    require_space(out, batch)
-                    raw.append(clock.place(index, batch))
-                    counts[index] += batch.n_spokes
-                if on_slice is not None:
-                    on_slice(index, counts[index])
-    except KeyboardInterrupt:
-        if not sum(counts.values()):
-            raise Interrupted("nothing had been measured") from None
-        write_truth()
-        raise Interrupted(f"{sum(counts.values())} spokes are kept in {out}") from None
-    write_truth()
-    return {
-        "raw": str(out),
-        "truth": str(beside),
-        "source": source.description,
-        "synthetic": True,
-        "slices": [{"index": index, "seconds": seconds, "spokes": count} for index, count in counts.items()],
-        "frames": n_frames,
-        "seed": source.options.seed,
-    }
 
 
 def reconstruct_slice(scan: RadialScan, method: Method, n_frames: int, device: torch.device) -> Tensor:

@@ -23,7 +23,7 @@ from kspace.parallel import map_frames
 from kspace.scan import Cine, Geometry, RadialScan
 from kspace.trajectory import golden_angles, radial_positions
 from simulate.coils import loop_sensitivities, noise_covariance
-from simulate.look_ahead import LookAhead, with_noise
+from simulate.look_ahead import LookAhead, add_noise
 from simulate.physiology import Heartbeats, smooth_phase_map
 
 
@@ -194,7 +194,7 @@ class SimulatedSlice:
         phase = cardiac_phase(times, self._r_waves)
         samples = sample_cine(self._splines, self._maps, positions, phase, (self._matrix[0], self._matrix[1]))
         if self._scanner.noise_std > 0:
-            samples = with_noise(samples, self._scanner.covariance, self._generator)
+            add_noise(samples, self._scanner.covariance, self._generator)
         return RadialScan(
             samples=samples,
             positions=positions,

@@ -136,6 +136,18 @@ def test_simulate_writes_spokes_and_the_truth_beside_them(spokewise: Command, in
     assert read_cine(Path("r.truth.nii.gz")).images.shape == (2, 5, 24, 24)
 
 
+def test_a_cohort_is_a_table_and_a_virtual_patient_can_be_scanned(spokewise: Command, left: Any) -> None:
+    answer = spokewise("simulate", "phantom:7", "--cohort", 3, "--out", "c.csv", "--json")
+    assert json.loads(answer.out) == {"cohort": "c.csv", "patients": 3, "synthetic": True}
+    patient = ["--group", "abnormal-rv", "--breathing", "drift", "--event", "missed@0.3", "--matrix", 48]
+    answer = spokewise("scan", "phantom:7", "--out", "d", "--slices", 5, *patient, *QUICK, "--json")
+    assert answer.code == 0, answer
+    record = json.loads(answer.out)
+    assert record["synthetic"] is True
+    assert record["options"]["patient"]["events"] == ["missed@0.3"]
+    assert left() == ["c.csv", "d", *(f"d/{name}" for name in FOLDER)]
+
+
 def test_recon_names_the_cine_after_the_raw_file_and_the_method(spokewise: Command, inputs: Path, left: Any) -> None:
     answer = spokewise("recon", inputs / "raw.h5", "--method", "gridding", "--frames", 3)
     assert answer.code == 0, answer

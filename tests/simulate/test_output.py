@@ -20,8 +20,18 @@ from kspace.quality.stopping import FixedRule
 from kspace.recon.gridding import Gridding
 from kspace.scan import concatenate
 from simulate.acquisition import LoopOptions, scan_slice
-from simulate.output import BIOMARKERS, FILES, PAUSE_S, OneClock, ScanFolder, plain, require_free, require_other
-from simulate.run import Interrupted, ScanResult, run_scan
+from simulate.output import (
+    BIOMARKERS,
+    FILES,
+    PAUSE_S,
+    Interrupted,
+    OneClock,
+    ScanFolder,
+    plain,
+    require_free,
+    require_other,
+)
+from simulate.run import ScanResult, run_scan
 from simulate.scanner import ScannerOptions, SimulatedScanner
 from simulate.source import Replay
 

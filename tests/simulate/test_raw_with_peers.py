@@ -21,8 +21,8 @@ from kspace.formats.nifti import read_cine
 from kspace.recon.cg_sense import CgSense
 from kspace.scan import RadialScan
 from simulate.acquisition import calibrate
-from simulate.run import simulate_to_file
 from simulate.scanner import ScannerOptions, SimulatedScanner
+from simulate.to_file import simulate_to_file
 
 BART = shutil.which("bart") or ""
 with_bart = pytest.mark.skipif(not BART, reason="no bart to reconstruct with")

@@ -27,6 +27,7 @@ from simulate.scanner import (
     SimulatedScanner,
     SimulatedSlice,
     band_limited,
+    enclosing_ellipse_mm,
     periodic_spline,
     spline_images,
 )
@@ -293,3 +294,23 @@ def test_a_stream_is_what_the_loop_expects(make_cine: Any):
     assert float(batch.time_s[0]) == 0
     assert float(batch.ecg_s[0]) <= 0
     assert float(batch.ecg_s[-1]) <= 1.0
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (30, 44)])
+def test_the_ellipse_that_carries_the_coils_holds_the_whole_body(shape: tuple[int, int]) -> None:
+    geometry = Geometry.from_spacing((1, *shape), (8.0, 3.0, 2.0))
+    body = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.02
+    width, depth = enclosing_ellipse_mm(body, geometry)
+    rows, columns = torch.nonzero(body, as_tuple=True)
+    y, x = (rows - shape[0] // 2) * 3.0, (columns - shape[1] // 2) * 2.0
+    reach = (2 * x / width) ** 2 + (2 * y / depth) ** 2
+    assert float(reach.max()) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_body_that_fills_the_picture_has_no_coil_in_it(make_cine: Any) -> None:
+    cine = make_cine(rows=128, columns=128)
+    wide = Geometry.from_spacing((1, 128, 128), (8.0, 2.6, 2.6))
+    full = replace(cine, images=torch.full_like(cine.images, 50.0), geometry=wide)
+    maps = SimulatedScanner(full, replace(NO_NOISE, n_coils=8)).sensitivities[0].abs()
+    steps = torch.cat((maps.diff(dim=1).abs().flatten(), maps.diff(dim=2).abs().flatten()))
+    assert float(steps.max()) < 0.1  # next to a wire, sensitivities jump

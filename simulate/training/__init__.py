@@ -1,0 +1,1 @@
+"""Learning from virtual patients: hearts that are drawn, randomised and rendered on the fly. All synthetic."""
