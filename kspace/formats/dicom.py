@@ -76,7 +76,7 @@ def _one_series(headers: list[Header], series: int | str | None, folder: Path) -
     raise InputError(
         f"{folder} holds {what}: {shown}",
         expected="one series",
-        hint="Select one by its number or UID (--series on the command line)",
+        hint="Select one with series=NUMBER or series=UID (--series on the command line)",
     )
 
 
