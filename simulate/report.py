@@ -125,7 +125,10 @@ def verdict(record: ScanRecord) -> list[str]:
         said.append(f"{number} {'slice' if done == 1 else 'slices'} {was} good enough {before}.")
         if cap:
             whole, spent = cap * done, record.seconds
-            times = f" ({whole / spent:.1f} times faster)" if spent > 0 and whole / spent >= 1.05 else ""
+            # Time that a slice lacks because its source ran dry is no gain.
+            full = all(r.stopped or r.seconds >= 0.999 * cap for r in record.slices)
+            gained = full and spent > 0 and whole / spent >= 1.05
+            times = f" ({whole / spent:.1f} times faster)" if gained else ""
             instead = f" instead of {_num(whole)} s" if times else f" of at most {_num(whole)} s"
             said.append(f"{_num(spent)} s of scanning{instead}{times}.")
         else:

@@ -224,6 +224,9 @@ class PatientBody:
         reach = np.zeros((len(z), 1))
         for c in (-0.25, 0.2, 0.65, 1.05):
             reach = np.maximum(reach, self.heart.contracted(z, c, max(0.0, c)).reach_mm())
+        if not self.heart.in_step:  # a late wall is still long when the others have thickened
+            for phase in np.arange(10) / 10:
+                reach = np.maximum(reach, self.heart.section(z, BodyState(phase=float(phase))).reach_mm())
         neighbours = np.maximum(reach, np.maximum(np.roll(reach, 16, 1), np.roll(reach, -16, 1)))
         margin = self.patient.around.pericardium_mm + _EDGE * self._pixel + 2.0
         return z, np.where(neighbours > 0, neighbours + margin, 0.0)

@@ -14,7 +14,6 @@ from simulate.body import BodyState
 from simulate.patient.parameters import Patient, Rhythm
 
 _Q_TO_R_S = 0.04
-_CONTRACTION_S = 0.045  # isovolumic, after the R wave
 _EARLY_S, _ATRIAL_S = 0.19, 0.15  # duration of early filling and of the atrial kick
 
 
@@ -48,10 +47,10 @@ def timing(rhythm: Rhythm) -> Timing:
     rr = 60.0 / rhythm.heart_rate_bpm
     systole = 0.546 - 0.0021 * rhythm.heart_rate_bpm - _Q_TO_R_S + rhythm.systole_offset_s
     systole = min(systole, 0.62 * rr)
-    relaxed = systole + min(rhythm.relaxation_s, 0.12 * rr)
+    relaxed = systole + min(rhythm.relaxation_s, 0.15 * rr)
     early = min(_EARLY_S, 0.75 * (rr - relaxed))
     kick = rr - min(_ATRIAL_S, 0.6 * (rr - relaxed))
-    return Timing(_CONTRACTION_S / rr, systole / rr, relaxed / rr, (relaxed + early) / rr, kick / rr)
+    return Timing(rhythm.contraction_s / rr, systole / rr, relaxed / rr, (relaxed + early) / rr, kick / rr)
 
 
 def filling(rhythm: Rhythm, phase: float) -> float:

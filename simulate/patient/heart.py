@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulate.body import BodyState
-from simulate.patient.cardiac_cycle import emptiness, twisting
-from simulate.patient.left import N_ANGLES, OUTFLOW_RAD, THETA, Array, LeftShape, smooth, wrap
+from simulate.patient.cardiac_cycle import emptiness, filling, twisting
+from simulate.patient.left import N_ANGLES, OUTFLOW_RAD, THETA, Array, LeftShape, Local, smooth, wrap
 from simulate.patient.parameters import Patient
 from simulate.patient.right import RightShape
 from simulate.patient.texture import lattice
@@ -23,6 +23,7 @@ RINGS = 16
 """Rings per layer of the texture: blood of the left ventricle, its wall, the right ventricle, what lies around."""
 ATRIAL_WALL_MM = 1.1
 VESSEL_WALL_MM = 0.9
+_N_PHASES = 400  # samples of the volume curve from which early and late walls are read
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class HeartSection:
 
     endo: Array
     blood: Array  # inner ends of the trabeculae
+    spongy: Array  # depth of the layer of trabeculae and blood inside the endocardium
+    spongy_share: Array  # (plane, angle) share of muscle in it, next to the wall
     epi: Array
     wall: Array  # 1 where there is left ventricular wall
     scar: Array  # share of it that is infarcted
@@ -92,6 +95,14 @@ class Heart:
             for _ in range(3)
         ]
         self._band_at = (rng.uniform(-8, 6), rng.uniform(0.45, 0.65))
+        rng = np.random.default_rng([patient.seed, 201])
+        strands = lattice(rng, N_HEIGHTS, 2, N_ANGLES, (0.8, 0.0, 20.0))[:, 0]
+        self._strands = np.clip(1 + 0.45 * strands, 0.1, 2.0)  # single trabeculae and the clefts between them
+        depths = lattice(rng, N_HEIGHTS, 2, N_ANGLES, (1.5, 0.0, 110.0))[:, 0]
+        self._depths = np.clip(1 + 0.25 * depths, 0.4, 1.6)
+        r = patient.rhythm
+        self._curve = np.array([filling(r, k / _N_PHASES) for k in range(_N_PHASES)])
+        self.in_step = r.late_apex_s == 0 and r.late_wall_s == 0
 
     def volumes_ml(self, state: BodyState) -> dict[str, float]:
         """Return the exact volumes in mL of ``lv``, ``myocardium`` and ``rv``."""
@@ -100,12 +111,28 @@ class Heart:
 
     def section(self, z_mm: Array, state: BodyState) -> HeartSection:
         """Return the heart in the planes ``z_mm`` (plane,), in the heart's own coordinates, at a state of the body."""
-        return self.contracted(z_mm, emptiness(self.patient, state), twisting(self.patient.rhythm, state.phase))
+        c, twisted = emptiness(self.patient, state), twisting(self.patient.rhythm, state.phase)
+        return self.contracted(z_mm, c, twisted, None if self.in_step else self._local(state))
 
-    def contracted(self, z_mm: Array, c: float, twisted: float) -> HeartSection:
-        """Return the heart in the planes ``z_mm`` (plane,), contracted by a share ``c`` and twisted by another."""
+    def _local(self, state: BodyState) -> Local:
+        """Return the contraction of each piece of wall, which follows the volume curve early or late."""
+        r, stroke = self.patient.rhythm, float(np.clip(state.stroke, 0.0, 1.5))
+        phases = np.arange(_N_PHASES + 1) / _N_PHASES
+        emptied = np.maximum(0.0, 1 - stroke * np.append(self._curve, self._curve[0]))
+
+        def local(u: Array, theta: Array) -> Array:
+            late = r.late_apex_s * (1.6 * u - 0.6) - 0.5 * r.late_wall_s * np.cos(theta - r.late_rad + np.pi)
+            return np.asarray(np.interp((state.phase - late / self.patient.rr_s) % 1.0, phases, emptied))
+
+        return local
+
+    def contracted(self, z_mm: Array, c: float, twisted: float, local: Local | None = None) -> HeartSection:
+        """Return the heart in the planes ``z_mm`` (plane,), contracted by a share ``c`` and twisted by another.
+
+        ``local`` shares the contraction of the left ventricle out between early and late walls.
+        """
         p, z = self.patient, np.asarray(z_mm, dtype=np.float64)
-        left = self.left.section(z, c, twisted)
+        left = self.left.section(z, c, twisted, local)
         inside = (left.height >= 0) & (left.height <= 1)
         above = (self.left.base_mm(c) - z)[:, None]
         aorta, pulmonary = self._vessels(z, c, left.epi.min(1))
@@ -125,6 +152,12 @@ class Heart:
         depth = p.left.trabeculae_mm * (1 + 0.3 * c) * (0.3 + 0.9 * u) * smooth((u - 0.12) / 0.2)
         lateral = 0.35 + 0.65 * smooth((np.abs(THETA) - 0.7) / 0.5)  # the septum is smooth
         blood = left.endo - np.minimum(depth[:, None] * lateral * rolled(self._ridges), 0.28 * left.endo)
+        # In systole the layer gets thinner and denser: its muscle stays, the blood between is squeezed out.
+        packed = 1 - 0.25 * float(np.clip(c, 0.0, 1.0))
+        deep = p.left.spongy_mm * packed * (0.25 + 1.0 * u) * smooth((u - 0.05) / 0.3)
+        spongy = np.minimum(deep[:, None] * (0.6 + 0.4 * lateral) * rolled(self._depths), 0.5 * left.endo)
+        denser = 1 / (packed * max(0.3, 1 - p.left.ef * float(np.clip(c, 0.0, 1.0))) ** 0.5)
+        share = np.minimum(0.95, p.left.spongy_share * denser * rolled(self._strands))
         gap = right.outer - inner
         free = np.clip(p.right.trabeculae_mm * (0.6 + 0.6 * u)[:, None] * self._right_ridges[level], 0.0, 0.4 * gap)
         ra = self._right_atrium(z, c, inner)
@@ -136,7 +169,8 @@ class Heart:
         outline = np.maximum(outline, np.where(_outline_of(aorta) > 0, _outline_of(aorta) + VESSEL_WALL_MM, 0.0))
         core = np.where((above > 0) & (la > 0).any(1, keepdims=True), inner, 0.0)
         return HeartSection(
-            core=core, endo=left.endo, blood=blood, epi=left.epi, wall=left.wall, scar=left.scar, inner=inner,
+            core=core, endo=left.endo, blood=blood, spongy=spongy, spongy_share=share, epi=left.epi, wall=left.wall,
+            scar=left.scar, inner=inner,
             right=right.outer, right_present=right.present,
             right_blood=right.outer - free, right_wall=right_wall, left_atrium=la, right_atrium=ra,
             coat=self._coat(outline, level, above[:, 0]), ventricle=inside.astype(np.float64),

@@ -4,10 +4,12 @@ In the plane at ``height`` u the endocardium is at ``r^2 = A(u) M(theta) / pi`` 
 ``r^2 + A_wall(u) W(theta, u) / pi``, where M and W have mean 1 over the angle: areas are exact whatever their shape.
 The long axis shortens evenly towards a resting apex, and wall area rises as it does, so that every piece of
 myocardium keeps its volume; it thickens exactly where the endocardium moves inwards and not in an akinetic scar.
+A wall that contracts out of step shares the same loss of volume out differently: the volume stays exact.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +29,12 @@ THETA: Array = (np.arange(N_ANGLES) + 0.5) * (2 * np.pi / N_ANGLES) - np.pi
 OUTFLOW_RAD = 0.55
 """Direction of the outflow tract from the middle of the septum: towards the anterior wall."""
 _N_HEIGHTS = 257
+_COARSE = 32  # every so many angles are enough to average what is smooth
+_EVEN = 0.25  # evens out the shares of late and early walls while little has contracted
+_MOST = 0.95  # loss of squared radius that no piece of wall exceeds by contracting out of step
+
+Local = Callable[[Array, Array], Array]
+"""Contraction of each piece of wall, 0 full to 1 empty, by height (plane, 1) and angle (plane, angle)."""
 
 
 def smooth(x: Array) -> Array:
@@ -71,6 +79,9 @@ class LeftShape:
         self._endo_scale = p.edv_ml * 1e3 / (p.length_mm * np.trapezoid(endo, u))
         still = self._stillness(u) * self._m
         effort = (0.94 + 0.12 * u) * (1 - still.mean(1))
+        self._u = u
+        rest = self._stillness(u)[:, ::_COARSE]
+        self._effort = endo[:, None] * (0.94 + 0.12 * u)[:, None] * (1 - rest) * self._m[::_COARSE]
         self._i_all = float(self._endo_scale * np.trapezoid(endo, u))
         self._i_effort = float(self._endo_scale * np.trapezoid(endo * effort, u))
         full = np.linspace(0, 1, 2 * _N_HEIGHTS)
@@ -93,8 +104,11 @@ class LeftShape:
         """Return z of the mitral plane in mm."""
         return self.left.base_descent_mm * emptiness
 
-    def section(self, z_mm: Array, emptiness: float, twisted: float) -> LeftSection:
-        """Return the ventricle in the planes ``z_mm`` (plane,) at a share of contraction and of the full twist."""
+    def section(self, z_mm: Array, emptiness: float, twisted: float, local: Local | None = None) -> LeftSection:
+        """Return the ventricle in the planes ``z_mm`` (plane,) at a share of contraction and of the full twist.
+
+        ``local`` says how the contraction is shared out between early and late walls; None is in step.
+        """
         p = self.left
         base = self.base_mm(emptiness)
         height = (np.asarray(z_mm, dtype=np.float64) - base) / (p.length_mm - base)
@@ -104,6 +118,8 @@ class LeftShape:
         relative = self._relative(self.volume_ml(emptiness), shortening)
         theta = wrap(THETA[None] - twist[:, None])
         moving = (0.94 + 0.12 * u)[:, None] * (1 - self._stillness(u, theta))
+        if local is not None and relative > 0:
+            moving = moving * self._share_out(local, u, theta, relative)
         inner = self._endo_scale * self._profile(np.minimum(u / self._end, 1.0))
         endo2 = inner[:, None] / np.pi * self._outline(theta) * (1 - relative * moving)
         area = np.maximum(self._epi_scale * self._profile(u) - inner, 0.0) / shortening
@@ -131,6 +147,19 @@ class LeftShape:
         """Return the loss of squared radius, common to all that moves, which gives this volume exactly."""
         target = volume_ml * 1e3 / (shortening * self.left.length_mm)
         return (self._i_all - target) / self._i_effort
+
+    def _share_out(self, local: Local, u: Array, theta: Array, relative: float) -> Array:
+        """Return each piece's share of the motion over what it has in step: (plane, angle).
+
+        Its mean over the ventricle, weighed by what each piece can contribute, is 1, which keeps the volume exact.
+        """
+        everywhere = local(self._u[:, None], THETA[None, ::_COARSE])
+        mean = float(np.trapezoid((everywhere * self._effort).mean(1), self._u))
+        mean /= float(np.trapezoid(self._effort.mean(1), self._u))
+        most = (float(everywhere.max()) - mean) / (mean + _EVEN)
+        room = max(0.0, _MOST / (1.06 * relative) - 1)
+        strength = 1.0 if most <= room else room / most
+        return np.asarray(1 + strength * (local(u[:, None], theta) - mean) / (mean + _EVEN))
 
     def _profile(self, u: Array) -> Array:
         """Area along the long axis over its largest; the exponent sets how blunt the apex is."""

@@ -16,6 +16,9 @@ from simulate.patient.quantities import check_quantities, plain, quantity
 
 _UKB = "Petersen et al., J Cardiovasc Magn Reson 19:18, 2017"
 _WALL = "Kawel et al., Circ Cardiovasc Imaging 5:500, 2012"
+_LAYER = "Dawson et al., Circ Cardiovasc Imaging 4:139, 2011; Kohli et al., Eur Heart J 29:89, 2008"
+_LATE = "Helm et al., Circulation 111:2760, 2005; Auricchio et al., Circulation 109:1133, 2004"
+_LUNG = "0.10 of water after breathing in, 0.25 out: Theilmann et al., J Magn Reson Imaging 30:527, 2009"
 _PI = 3.1415927
 
 
@@ -47,11 +50,17 @@ class Rhythm(_Checked):
 
     heart_rate_bpm: float = quantity("1/min", 35, 150, "resting heart rate", "UK Biobank resting rate, 60 to 70")
     systole_offset_s: float = quantity(
-        "s", -0.06, 0.06, "end-systole later than the regression on heart rate", "Weissler et al., Circulation 37:149"
+        "s", -0.06, 0.16, "end-systole later than the regression on heart rate", "Weissler et al., Circulation 37:149"
     )
-    relaxation_s: float = quantity("s", 0.03, 0.15, "isovolumic relaxation", "Nagueh et al., JASE 29:277, 2016")
+    relaxation_s: float = quantity("s", 0.03, 0.18, "isovolumic relaxation", "Nagueh et al., JASE 29:277, 2016")
     atrial_share: float = quantity("", 0.05, 0.5, "share of the stroke volume that the atrium adds", "as relaxation")
     diastasis_share: float = quantity("", 0.0, 0.2, "share of the stroke volume that drifts in between")
+    contraction_s: float = quantity(
+        "s", 0.03, 0.12, "isovolumic contraction, after the R wave", "Weissler et al., Circulation 37:149", 0.045
+    )
+    late_apex_s: float = quantity("s", -0.08, 0.12, "contraction of the apex later than that of the base", _LATE, 0.0)
+    late_wall_s: float = quantity("s", 0, 0.15, "contraction of the latest wall later than the opposite", _LATE, 0.0)
+    late_rad: float = quantity("rad", -_PI, _PI, "direction of the latest wall", _LATE, _PI)
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,8 @@ class LeftVentricle(_Checked):
     trabeculae_mm: float = quantity("mm", 0, 6, "depth of trabeculae", "Captur et al., Nat Protoc 9:2643, 2014")
     outflow_height: float = quantity("", 0, 0.3, "height up to which the wall opens to the outflow tract")
     outflow_rad: float = quantity("rad", 0, 1.2, "half the angle of that opening at the mitral plane")
+    spongy_mm: float = quantity("mm", 0, 11, "depth of the layer of trabeculae and blood, at 0.75 height", _LAYER, 0.0)
+    spongy_share: float = quantity("", 0, 0.9, "share of muscle in that layer next to the compact wall", default=0.6)
 
 
 @dataclass(frozen=True)
@@ -160,6 +171,7 @@ class Thorax(_Checked):
     aorta_mm: float = quantity("mm", 8, 18, "radius of the descending aorta", "Turkbey et al., JMRI 39:360, 2014")
     rib_pitch_mm: float = quantity("mm", 22, 42, "distance of the ribs")
     lung_vessels: float = quantity("", 0, 2, "density of the lungs' vessels, 1 is usual")
+    lung_density: float = quantity("", 0.6, 1.6, "density of lung over that of a usual breath-hold", _LUNG, 1.0)
 
 
 @dataclass(frozen=True)

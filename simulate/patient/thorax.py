@@ -37,6 +37,7 @@ class Thorax:
         self._strands = Waves((seed, 304), 16.0, 14, (1.0, 1.0, 2.5))
         self._large = Tubes((seed, 305), 52.0)
         self._small = Tubes((seed, 306), 24.0, 12)
+        self._tiny = Tubes((seed, 307), 11.0, 8)
         self._rib_phase = float(rng.uniform(0, 1))
         self._offsets = rng.normal(0, 1, 8)
 
@@ -197,6 +198,8 @@ class Thorax:
         large = self._large.distance_mm(xyz) - 3.0 * size
         small = self._small.distance_mm(xyz) - 1.5 * size
         canvas.paint(Tissue.VENOUS_BLOOD, canvas.cover(torch.minimum(large, small)) * 0.8)
+        tiny = canvas.cover(self._tiny.distance_mm(xyz) - 0.6 * size)
+        canvas.paint(Tissue.VENOUS_BLOOD, (0.5 * t.lung_vessels * tiny).clamp_(max=1.0))
         settle = 1 + 0.35 * (middle.back / t.half_depth_mm)
-        grain = (settle * (1 + p.texture.lung * (0.6 * fine + 0.6 * coarse))).clamp_(min=0.1)
+        grain = (t.lung_density * settle * (1 + p.texture.lung * (0.6 * fine + 0.6 * coarse))).clamp_(min=0.1)
         canvas.paint(Tissue.LUNG, torch.ones_like(canvas.remaining), grain)

@@ -191,6 +191,13 @@ def test_no_saving_is_not_sold_as_one() -> None:
     assert "faster" not in said
 
 
+def test_a_source_that_runs_dry_has_saved_nothing() -> None:
+    record = make(2)
+    short = replace(record.slices[1], steps=record.slices[1].steps[:2])
+    said = " ".join(verdict(replace(record, slices=(record.slices[0], short))))
+    assert "faster" not in said
+
+
 @pytest.mark.parametrize("noise", [0.0, 3.0])
 def test_small_sheets_hold_the_images_within_one_grey_level(noise: float) -> None:
     record = make(2, frames=7, rows=21, cols=34, noise=noise)
