@@ -85,8 +85,8 @@ def _curves(axis: plt.Axes, record: SliceRecord, stop: float) -> None:
     foreseen = [next(s.value for s in step.scores if s.name == "prediction_error") for step in record.steps]
     axis.plot(seconds, foreseen, color=BLUE, lw=2)
     axis.plot(seconds, [step.truth["nrmse"] for step in record.steps], color=RED, lw=2)
-    axis.text(3.2, 0.072, "error in foreseeing new spokes: what the scanner sees", color=BLUE, fontsize=9.5)
-    axis.text(2.3, 0.012, "true NRMSE in the body: what only the simulation knows", color=RED, fontsize=9.5)
+    axis.text(2.3, 0.075, "error in foreseeing new spokes:\nwhat the scanner sees", color=BLUE, fontsize=9.5)
+    axis.text(2.3, 0.006, "true NRMSE in the body:\nwhat only the simulation knows", color=RED, fontsize=9.5)
     axis.axvline(stop, color=INK, lw=1)
     axis.text(stop + 0.15, 0.19, f"good enough at {stop:g} s", color=INK, fontsize=10)
     axis.axvline(12, color=QUIET, lw=1, ls=":")

@@ -97,7 +97,7 @@ class Heart:
         self._band_at = (rng.uniform(-8, 6), rng.uniform(0.45, 0.65))
         rng = np.random.default_rng([patient.seed, 201])
         strands = lattice(rng, N_HEIGHTS, 2, N_ANGLES, (0.8, 0.0, 20.0))[:, 0]
-        self._strands = np.clip(1 + 0.45 * strands, 0.1, 2.0)  # single trabeculae and the clefts between them
+        self._strands = np.clip(1 + 0.55 * strands, 0.1, 2.2)  # single trabeculae and the clefts between them
         depths = lattice(rng, N_HEIGHTS, 2, N_ANGLES, (1.5, 0.0, 110.0))[:, 0]
         self._depths = np.clip(1 + 0.25 * depths, 0.4, 1.6)
         r = patient.rhythm
@@ -154,7 +154,7 @@ class Heart:
         blood = left.endo - np.minimum(depth[:, None] * lateral * rolled(self._ridges), 0.28 * left.endo)
         # In systole the layer gets thinner and denser: its muscle stays, the blood between is squeezed out.
         packed = 1 - 0.25 * float(np.clip(c, 0.0, 1.0))
-        deep = p.left.spongy_mm * packed * (0.25 + 1.0 * u) * smooth((u - 0.05) / 0.3)
+        deep = p.left.spongy_mm * packed * (0.4 + 0.8 * u) * smooth((u - 0.05) / 0.3)
         spongy = np.minimum(deep[:, None] * (0.6 + 0.4 * lateral) * rolled(self._depths), 0.5 * left.endo)
         denser = 1 / (packed * max(0.3, 1 - p.left.ef * float(np.clip(c, 0.0, 1.0))) ** 0.5)
         share = np.minimum(0.95, p.left.spongy_share * denser * rolled(self._strands))

@@ -94,7 +94,7 @@ def paint_heart(canvas: Canvas, section: HeartSection, grid: PolarGrid, patient:
         if s.spongy.any():  # trabeculae finer than can be drawn one by one, between them blood
             layer = t.value(s.spongy)
             into = (1 + (grid.radius - t.value(s.endo)) / layer.clamp_min(0.5)).clamp_(0.0, 1.0)
-            muscle = t.value(s.spongy_share) * into * (1 + 0.2 * noise)
+            muscle = t.value(s.spongy_share) * into.pow(0.6) * (1 + 0.2 * noise)
             canvas.paint(Tissue.MYOCARDIUM, muscle.clamp_(0.0, 1.0) * inside, wall)
         canvas.paint(Tissue.ARTERIAL_BLOOD, canvas.cover(t.distance(s.blood)), blood)
         present = t.value(s.wall)

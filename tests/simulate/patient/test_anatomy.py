@@ -45,7 +45,9 @@ def _counted_ml(body: PatientBody, state: BodyState) -> dict[str, float]:
     return {name: float((labels == v).sum()) * voxel for name, v in (("lv", 1), ("myocardium", 2), ("rv", 3))}
 
 
-@pytest.mark.parametrize(("seed", "group"), [(0, Group.NORMAL), (3, Group.INFARCT), (5, Group.ABNORMAL_RV)])
+@pytest.mark.parametrize(
+    ("seed", "group"), [(0, Group.NORMAL), (3, Group.INFARCT), (5, Group.ABNORMAL_RV), (4, Group.DILATED)]
+)
 def test_volumes_counted_from_labels_agree_with_the_exact_ones(seed: int, group: Group) -> None:
     patient = draw_patient(seed, group=group)
     body = _fine_stack(patient, 1.4)
@@ -105,8 +107,9 @@ def test_the_body_can_be_scanned_and_is_complex() -> None:
         BodyState(breath_mm=-10.0, shift_mm=(-11.0, 11.0, -6.0), rotation_rad=0.1),
     ],
 )
-def test_nothing_outside_the_heart_window_depends_on_the_phase(place: BodyState) -> None:
-    body = _body(2, Group.ABNORMAL_RV, first_mm=-12.0, gap_mm=24.0)
+@pytest.mark.parametrize("group", [Group.ABNORMAL_RV, Group.DILATED])
+def test_nothing_outside_the_heart_window_depends_on_the_phase(place: BodyState, group: Group) -> None:
+    body = _body(2, group, first_mm=-12.0, gap_mm=24.0)
     for k in range(3):
         images = [body.image(k, replace(place, phase=p, stroke=s)) for p, s in ((0.0, 1.0), (0.37, 1.0), (0.6, 0.7))]
         for image in images[1:]:
@@ -138,6 +141,48 @@ def test_labels_lie_where_the_tissue_is() -> None:
     assert float(fractions[Tissue.ARTERIAL_BLOOD][labels == 1].mean()) > 0.7
     assert float(fractions[[Tissue.MYOCARDIUM, Tissue.SCAR]].sum(0)[labels == 2].mean()) > 0.8
     assert float(fractions[Tissue.VENOUS_BLOOD][labels == 3].mean()) > 0.6
+
+
+def _muscle_by_depth(body: PatientBody, state: BodyState) -> list[float]:
+    """Share of muscle in the cavity within 2 mm of the wall, from 2 to 4, 4 to 6 and further than 12 mm from it."""
+    share = body.fractions(0, state)[[Tissue.MYOCARDIUM, Tissue.SCAR]].sum(0)
+    depth = ndimage.distance_transform_edt((body.labels(0, state) == 1).numpy()) * body.geometry.spacing_mm[1]
+    bounds = ((0, 2), (2, 4), (4, 6), (12, 99))
+    return [float(share.numpy()[(depth > low) & (depth <= high)].mean()) for low, high in bounds]
+
+
+def _near_the_apex(patient: Patient) -> PatientBody:
+    planned = {"n_slices": 1, "first_mm": 0.66 * patient.left.length_mm, "rows": 200, "columns": 200, "pixel_mm": 1.2}
+    return PatientBody(patient, short_axis_geometry(patient, **planned))  # type: ignore[arg-type]
+
+
+def test_trabeculae_are_a_mixture_that_thins_out_towards_the_lumen() -> None:
+    patient = draw_patient(8, group=Group.DILATED)
+    patient = replace(patient, left=replace(patient.left, spongy_mm=8.0, spongy_share=0.7))
+    edge, middle, deep, lumen = _muscle_by_depth(_near_the_apex(patient), BodyState())
+    assert edge > middle > deep > lumen
+    assert 0.15 < middle < 0.85
+    assert lumen < 0.1
+    compact = replace(patient, left=replace(patient.left, spongy_mm=0.0))
+    assert _muscle_by_depth(_near_the_apex(compact), BodyState())[2] < 0.6 * deep
+
+
+def test_trabeculae_belong_to_the_cavity_in_labels_and_volumes() -> None:
+    patient = draw_patient(8, group=Group.DILATED)
+    compact = replace(patient, left=replace(patient.left, spongy_mm=0.0))
+    state = BodyState(phase=0.3)
+    assert torch.equal(_near_the_apex(patient).labels(0, state), _near_the_apex(compact).labels(0, state))
+    assert _near_the_apex(patient).volumes_ml(state) == _near_the_apex(compact).volumes_ml(state)
+
+
+def test_the_density_of_the_lung_scales_its_signal() -> None:
+    patient = draw_patient(1)
+    images = []
+    for density in (0.8, 1.6):
+        dense = replace(patient, thorax=replace(patient.thorax, lung_density=density))
+        body = PatientBody(dense, short_axis_geometry(dense, n_slices=1, first_mm=30.0, rows=96, columns=96))
+        images.append(body.image(0, BodyState()).real[body.fractions(0, BodyState())[Tissue.LUNG] > 0.999])
+    torch.testing.assert_close(images[1], 2 * images[0], atol=1e-3, rtol=0.01)
 
 
 def test_the_same_body_gives_the_same_image() -> None:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from kspace.errors import InputError
-from simulate.patient.left import LeftShape
+from simulate.body import BodyState
+from simulate.patient.heart import Heart
+from simulate.patient.left import THETA, LeftShape
 from simulate.patient.parameters import Group
 from simulate.patient.population import draw_patient
 
@@ -23,6 +25,37 @@ def test_areas_integrate_to_the_exact_volumes(group: Group, emptiness: float) ->
         wall += np.pi * ((s.epi**2 - s.endo**2) * s.wall).mean(1).sum() * step / 1e3
     assert cavity == pytest.approx(shape.volume_ml(emptiness), rel=0.004)
     assert wall == pytest.approx(patient.left.mass_g / 1.05, rel=0.004)
+
+
+@pytest.mark.parametrize("group", [Group.DILATED, Group.INFARCT, Group.NORMAL])
+@pytest.mark.parametrize("phase", [0.02, 0.2, 0.42, 0.55, 0.8])
+def test_a_heart_out_of_step_keeps_its_exact_volumes(group: Group, phase: float) -> None:
+    patient = draw_patient(13, group=group)
+    late = {"late_apex_s": 0.09, "late_wall_s": 0.12, "late_rad": 2.8}
+    patient = replace(patient, rhythm=replace(patient.rhythm, **late))
+    heart, state, step = Heart(patient), BodyState(phase), 0.25
+    cavity = wall = 0.0
+    for planes in np.array_split(np.arange(-5.0, patient.left.length_mm + 5, step), 20):
+        s = heart.section(planes, state)
+        cavity += np.pi * (s.endo**2).mean(1).sum() * step / 1e3
+        wall += np.pi * ((s.epi**2 - s.endo**2) * s.wall).mean(1).sum() * step / 1e3
+    exact = heart.volumes_ml(state)
+    assert cavity == pytest.approx(exact["lv"], rel=0.004)
+    assert wall == pytest.approx(exact["myocardium"], rel=0.004)
+
+
+def test_a_late_wall_and_a_late_apex_are_smallest_later() -> None:
+    patient = draw_patient(13, group=Group.DILATED)
+    late = {"late_apex_s": 0.08, "late_wall_s": 0.08, "late_rad": np.pi}
+    heart = Heart(replace(patient, rhythm=replace(patient.rhythm, **late)))
+    phases = np.linspace(0.1, 0.8, 71)
+    planes = np.array([0.25, 0.7]) * patient.left.length_mm
+    endo = np.array([heart.section(planes, BodyState(float(p))).endo for p in phases])
+    basal, apical = phases[(endo**2).mean(2).argmin(0)]
+    assert apical > basal
+    septum, lateral = np.abs(THETA) < 0.3, np.abs(THETA) > np.pi - 0.3
+    early, last = (phases[endo[:, 0, side].mean(1).argmin()] for side in (septum, lateral))
+    assert last > early + 0.02
 
 
 def test_the_base_descends_on_a_resting_apex() -> None:

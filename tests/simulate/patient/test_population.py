@@ -50,6 +50,23 @@ def test_dilated_hearts_are_large_and_eject_little() -> None:
         assert p.left.edv_ml / p.bsa_m2 > 100
 
 
+def test_failing_hearts_are_trabeculated_late_and_out_of_step() -> None:
+    failing, normal = _group(Group.DILATED) + _group(Group.INFARCT), _group(Group.NORMAL, 60)
+    assert np.median([p.left.spongy_mm for p in failing]) > 1.5 * np.median([p.left.spongy_mm for p in normal])
+    assert min(p.left.spongy_mm for p in normal) > 1
+    late = np.array([p.rhythm.systole_offset_s for p in failing])
+    assert late.mean() > np.mean([p.rhythm.systole_offset_s for p in normal]) + 0.02
+    assert late.max() > 0.07
+    assert max(p.rhythm.late_wall_s for p in failing) > 0.06
+    assert all(p.rhythm.late_wall_s == p.rhythm.late_apex_s == 0 for p in normal)
+
+
+def test_lungs_differ_in_density() -> None:
+    density = np.array([p.thorax.lung_density for p in _group(Group.NORMAL, 200)])
+    assert density.mean() == pytest.approx(1.07, abs=0.05)
+    assert np.quantile(density, 0.95) > 1.7 * np.quantile(density, 0.05)
+
+
 def test_hypertrophic_hearts_are_thick_and_eject_normally() -> None:
     patients = _group(Group.HYPERTROPHIC, 25)
     for p in patients:
