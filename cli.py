@@ -21,7 +21,6 @@ import typer
 from kspace.errors import SpokewiseError, UsageError
 
 if TYPE_CHECKING:
-    from simulate.record import SliceRecord, StepRecord
     from simulate.subject import SubjectOptions
 
 app = typer.Typer(
@@ -157,7 +156,9 @@ def scan(
     from kspace.recon.methods import make_method
     from simulate.acquisition import LoopOptions
     from simulate.output import FILES, require_other
-    from simulate.run import N_FRAMES, choose_device, choose_slices, open_spokes, run_scan
+    from simulate.progress import ScanProgress
+    from simulate.run import N_FRAMES, choose_device, choose_slices, open_spokes, phantom_seed, run_scan
+    from simulate.subject import SubjectOptions
 
     if choose_device(device).type == "cuda" and device == "cuda":
         raise UsageError("the scan loop cannot use a GPU yet", expected="--device cpu or auto, which is the CPU")
@@ -186,13 +187,16 @@ def scan(
     )
     require_other(source, (out / name for name in FILES))
     subject = _subject(group, sex, heart_rate, vendor, breathing, event, gradient_delays)
-    spokes = open_spokes(
-        source, _scanner(matrix, coils, snr, tr_ms), seed=seed, n_frames=frames, series=series, subject=subject
-    )
-    chosen = choose_slices(spokes, slices)
-    scanner = getattr(spokes, "options", None)
-    progress = _Progress(len(chosen), max_seconds)
+    if subject is None and phantom_seed(source) is not None:
+        subject = SubjectOptions()  # so that the record says who it was
+    progress = ScanProgress(max_seconds)
     with progress:
+        spokes = open_spokes(
+            source, _scanner(matrix, coils, snr, tr_ms), seed=seed, n_frames=frames, series=series, subject=subject
+        )
+        chosen = choose_slices(spokes, slices)
+        progress.n_slices = len(chosen)
+        scanner = getattr(spokes, "options", None)
         try:
             result = run_scan(
                 spokes,
@@ -221,6 +225,7 @@ def scan(
                 },
                 seed=seed,
                 overwrite=overwrite,
+                on_spokes=progress.spokes,
                 on_step=progress.step,
                 on_slice=progress.slice,
             )
@@ -398,66 +403,6 @@ def _say(line: str) -> None:
 def _interrupted(stop: KeyboardInterrupt) -> typer.Exit:
     _say(f"interrupted: {stop}" if str(stop) else "interrupted")
     return typer.Exit(130)
-
-
-class _Progress:
-    """One line per slice on stderr: alive on a terminal, else printed when the slice is finished."""
-
-    def __init__(self, n_slices: int, cap: float) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True)
-        self._n_slices, self._cap = n_slices, cap
-        self._lines: dict[int, tuple[str, ...]] = {}
-        self._live: Any = None
-
-    def __enter__(self) -> _Progress:
-        if self._console.is_terminal:
-            from rich.live import Live
-
-            self._live = Live(self._table(), console=self._console, auto_refresh=False)
-            self._live.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._live is not None:
-            self._live.__exit__(*error)
-
-    def step(self, index: int, step: StepRecord) -> None:
-        """Show a decision."""
-        if self._live is not None:
-            self._show(index, step)
-
-    def slice(self, record: SliceRecord) -> None:
-        """Show a finished slice."""
-        last = record.steps[-1]
-        if self._live is not None:
-            self._show(record.index, last, "bold green" if record.stopped else "bold yellow")
-            return
-        scores = ", ".join(f"{s.name.replace('_', ' ')} {s.value:.3f}" for s in last.scores if s.value == s.value)
-        _say(f"slice {record.index}: {record.seconds:g} s of {self._cap:g}, {scores or 'no scores yet'}: {last.reason}")
-
-    def _show(self, index: int, step: StepRecord, style: str = "") -> None:
-        by_name = {score.name: score for score in step.scores}
-        cells = [str(index), f"{step.seconds:.1f} s of {self._cap:g}"]
-        for name in ("prediction_error", "image_change"):
-            score = by_name.get(name)
-            known = score is not None and score.value == score.value
-            cells.append(f"{score.value:.3f} / {score.limit:g}" if known and score is not None else "–")
-        self._lines[index] = (*cells, step.reason, style)
-        self._live.update(self._table(), refresh=True)
-
-    def _table(self) -> Any:
-        from rich.table import Table
-
-        table = Table(
-            box=None, pad_edge=False, title=f"{len(self._lines)} of {self._n_slices} slices", title_justify="left"
-        )
-        for name in ("slice", "scan time", "prediction error", "image change", "decision"):
-            table.add_column(name, no_wrap=name != "decision")
-        for *cells, style in self._lines.values():
-            table.add_row(*cells, style=style)
-        return table
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from kspace.noise import noise_std
 from kspace.recon.method import Method
 from kspace.recon.methods import make_method
 from kspace.scan import Cine, RadialScan
-from simulate.acquisition import LoopOptions, OnStep, calibrate, scan_stack
+from simulate.acquisition import LoopOptions, OnSpokes, OnStep, calibrate, scan_stack
 from simulate.body_scanner import BodyScanner
 from simulate.output import Interrupted, ScanFolder, require_free, stack_of
 from simulate.patient.cohort import draw_cohort, write_cohort_table
@@ -265,6 +265,7 @@ def run_scan(
     record_options: Mapping[str, object],
     seed: int = 0,
     overwrite: bool = False,
+    on_spokes: OnSpokes | None = None,
     on_step: OnStep | None = None,
     on_slice: Callable[[SliceRecord], None] | None = None,
 ) -> ScanResult:
@@ -278,8 +279,8 @@ def run_scan(
         The folder, see :class:`~simulate.output.ScanFolder`.
     record_options, seed
         For the record.
-    on_step, on_slice
-        Hear of every decision and of every slice, once it is safe.
+    on_spokes, on_step, on_slice
+        Hear of every batch of spokes, of every decision, and of every slice, once it is safe.
 
     Raises
     ------
@@ -291,6 +292,11 @@ def run_scan(
     tr_s = source.options.tr_s if isinstance(source, SimulatedScanner | BodyScanner) else _tr_s(source)
     folder = ScanFolder(out, source, slices=slices, options=record_options, seed=seed, tr_s=tr_s, overwrite=overwrite)
     finished = 0
+
+    def spokes(index: int, batch: RadialScan) -> None:
+        folder.on_spokes(index, batch)
+        if on_spokes is not None:
+            on_spokes(index, batch)
 
     def step(index: int, record: Any) -> None:
         folder.on_step(index, record)
@@ -305,7 +311,7 @@ def run_scan(
             on_slice(record)
 
     try:
-        scan_stack(source, options, slices=slices, on_slice=done, on_step=step, on_spokes=folder.on_spokes)
+        scan_stack(source, options, slices=slices, on_slice=done, on_step=step, on_spokes=spokes)
         record = folder.finish()
     except KeyboardInterrupt:
         if not folder.n_spokes:
