@@ -8,7 +8,7 @@ NEEDS := pyproject.toml constraints.txt
 .PHONY: scan test
 
 scan: $(VENV)/.installed-run
-	@out=runs/phantom-$$(date +%Y%m%d-%H%M%S) && $(VENV)/bin/spokewise scan phantom --slices 3,5,7 --out "$$out"
+	@out=runs/phantom-$$(date +%Y%m%d-%H%M%S) && $(VENV)/bin/spokewise scan phantom --vendor ge --slices 3,5,7 --out "$$out"
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check
