@@ -79,7 +79,7 @@ Events = Annotated[
     list[str] | None,
     typer.Option(
         "--event",
-        help="shift@S:X,Y,Z (mm), rotate@S:DEGREES, ectopic@S, missed@S, false@S, mistrigger@S, spike@S, "
+        help="shift@S:X,Y,Z (mm), rotate@S:DEGREES, ectopic@S, missed@S, false@S, mistrigger@S, spike@S[:SIZE], "
         "dropped@S:SECONDS; S seconds after a slice's first spoke; may be repeated.",
         rich_help_panel=_PATIENT,
     ),

@@ -7,7 +7,6 @@ measured. Needs the extra ``docs`` (matplotlib).
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -16,13 +15,16 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
+from kspace.formats.source import open_source
 from kspace.metrics import body_mask
 from kspace.quality.stopping import QualityRule
 from kspace.recon.method import Method
 from kspace.recon.methods import make_method
+from kspace.scan import RadialScan
 from simulate.acquisition import LoopOptions, quality, scan_slice
 from simulate.record import SliceRecord
 from simulate.run import open_spokes, reconstruct_slice, with_frames
+from simulate.source import SpokeSource
 
 mpl.use("Agg")
 PICTURES = Path(__file__).parent / "pictures"
@@ -72,10 +74,7 @@ def front(data: Path) -> None:
     _save(figure, "front.png")
 
 
-def _image_at(source: object, index: int, seconds: float, method: Method) -> Tensor:
-    from simulate.scanner import SimulatedScanner
-
-    assert isinstance(source, SimulatedScanner)
+def _image_at(source: SpokeSource, index: int, seconds: float, method: Method) -> Tensor:
     scan = source.open_slice(index).acquire(seconds)
     return reconstruct_slice(scan, method, FRAMES, torch.device("cpu"))
 
@@ -98,7 +97,9 @@ def _curves(axis: plt.Axes, record: SliceRecord, stop: float) -> None:
 
 def perfusion(data: Path) -> None:
     """Real k-space: seven frames of a first-pass perfusion scan by all methods."""
-    scan, n_frames = with_frames(_radial(data), None)
+    measured = open_source(data / "radial/perfusion_golden_angle.h5")
+    assert isinstance(measured, RadialScan)
+    scan, n_frames = with_frames(measured, None)
     names = ("gridding", "cg-sense", "cs")
     figure, axes = plt.subplots(len(names), n_frames, figsize=(13.5, 5.9), facecolor="white")
     for row, name in zip(axes, names, strict=True):
@@ -112,15 +113,6 @@ def perfusion(data: Path) -> None:
         row[0].set_ylabel(name, fontsize=11, color=INK)
     figure.subplots_adjust(wspace=0.03, hspace=0.03, left=0.03, right=0.995, top=0.95, bottom=0.01)
     _save(figure, "perfusion.png")
-
-
-def _radial(data: Path):  # type: ignore[no-untyped-def]
-    from kspace.formats.source import open_source
-    from kspace.scan import RadialScan
-
-    scan = open_source(data / "radial/perfusion_golden_angle.h5")
-    assert isinstance(scan, RadialScan)
-    return replace(scan)
 
 
 def _show(axis: plt.Axes, image: Tensor, top: float) -> None:

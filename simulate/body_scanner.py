@@ -29,7 +29,7 @@ from simulate.events import EcgJitter, Event, Spike
 from simulate.lines import spoke_lines
 from simulate.look_ahead import LookAhead, add_noise
 from simulate.physiology import Heartbeats
-from simulate.scanner import ScannerOptions, band_limited, enclosing_ellipse_mm
+from simulate.scanner import ScannerOptions, band_limited, enclosing_ellipse_mm, reconstruction_grid
 from simulate.spoke_truth import Truth
 from simulate.timeline import States, Timeline, spike_hits
 
@@ -123,18 +123,8 @@ class BodyScanner:
         self.rr_s = rr_s
         self.description = description
         self._end_systole, self._events, self._timeline = end_systole, tuple(events), timeline
-        n_slices, rows, columns = body.geometry.shape
-        longest = max(rows, columns)
-        wanted = min(192, longest * 3 // 4) if self.options.matrix is None else self.options.matrix
-        if not 8 <= wanted < longest:
-            raise InputError(
-                f"a reconstruction matrix of {wanted} for a body drawn on {rows} x {columns}",
-                expected=f"8 to {longest - 1}: what simulates must be finer than what reconstructs",
-                hint="Choose a smaller matrix, or draw the body on a finer grid",
-            )
-        self.geometry: Geometry = body.geometry.with_matrix(
-            max(round(rows * wanted / longest), 4), max(round(columns * wanted / longest), 4)
-        )
+        n_slices = body.geometry.shape[0]
+        self.geometry: Geometry = reconstruction_grid(body.geometry, self.options.matrix)
         # The first, middle and last slice tell how large and how bright the body is.
         some = sorted({0, n_slices // 2, n_slices - 1})
         images = torch.stack([body.image(index, BodyState()).abs().cpu() for index in some])

@@ -95,20 +95,9 @@ class SimulatedScanner:
     def __init__(self, cine: Cine, options: ScannerOptions | None = None) -> None:
         self.cine = cine
         self.options = options or ScannerOptions()
-        rows, columns = cine.geometry.shape[1:]
-        longest = max(rows, columns)
-        wanted = min(192, longest * 3 // 4) if self.options.matrix is None else self.options.matrix
-        if not 8 <= wanted < longest:
-            raise InputError(
-                f"a reconstruction matrix of {wanted} for a cine of {rows} x {columns}",
-                expected=f"8 to {longest - 1}: what simulates must be finer than what reconstructs",
-                hint="Choose a smaller matrix",
-            )
         if not float(cine.images.abs().max()) > 0:
             raise InputError("the cine is zero everywhere", expected="images with signal")
-        self.geometry: Geometry = cine.geometry.with_matrix(
-            max(round(rows * wanted / longest), 4), max(round(columns * wanted / longest), 4)
-        )
+        self.geometry: Geometry = reconstruction_grid(cine.geometry, self.options.matrix)
         # One loudness for the whole stack, so that the noise is that of one scanner and not of each slice.
         mean = torch.stack([image.abs().mean(0) for image in cine.images])
         body = torch.stack([body_mask(image[None]) & (image.max() > 0) for image in mean])
@@ -203,6 +192,33 @@ class SimulatedSlice:
             noise_covariance=self._scanner.covariance if self._scanner.noise_std > 0 else None,
             source=self._scanner.description,
         )
+
+
+def reconstruction_grid(source: Geometry, matrix: int | None) -> Geometry:
+    """Return the grid to reconstruct on: the source's field of view with coarser pixels.
+
+    Parameters
+    ----------
+    source
+        The grid that spokes are simulated from.
+    matrix
+        Pixels along the longer side; None takes 3/4 of the source's, at most 192.
+
+    Raises
+    ------
+    InputError
+        When the grid would not be coarser than the source, or is smaller than 8.
+    """
+    _, rows, columns = source.shape
+    longest = max(rows, columns)
+    wanted = min(192, longest * 3 // 4) if matrix is None else matrix
+    if not 8 <= wanted < longest:
+        raise InputError(
+            f"a reconstruction matrix of {wanted} for a source of {rows} x {columns}",
+            expected=f"8 to {longest - 1}: what simulates must be finer than what reconstructs",
+            hint="Choose a smaller matrix, or a finer source",
+        )
+    return source.with_matrix(max(round(rows * wanted / longest), 4), max(round(columns * wanted / longest), 4))
 
 
 def enclosing_ellipse_mm(

@@ -252,6 +252,12 @@ def tissue_signals(
     return signals
 
 
+def on_resonance_signals(sequence: BalancedSequence | None = None) -> Tensor:
+    """Return (N_TISSUES,) complex64 signals on resonance, arterial blood 1; by default of a usual sequence at 1.5 T."""
+    signals = tissue_signals(sequence or BalancedSequence())
+    return signals / signals[Tissue.ARTERIAL_BLOOD]
+
+
 def inflow_factor(
     sequence: BalancedSequence,
     speed_mm_s: Tensor,

@@ -20,8 +20,8 @@ from simulate.patient.placement import axes, heart_shift, mitral_centre, stack_a
 from simulate.patient.recent import Recent
 from simulate.patient.render import PolarGrid, paint_heart, paint_labels
 from simulate.patient.shapes import Points
-from simulate.patient.steady_state import default_signals
 from simulate.patient.thorax import Thorax
+from simulate.signal import on_resonance_signals
 from simulate.tissues import N_TISSUES
 
 _EDGE = 1.15  # width of an edge in pixels
@@ -75,7 +75,7 @@ class PatientBody:
         self.patient, self.heart, self.thorax = patient, Heart(patient), Thorax(patient)
         self._geometry, self._device = geometry, torch.device(device)
         self._affine = stack_affine(patient, geometry)
-        self._signals = default_signals() if signals is None else signals
+        self._signals = on_resonance_signals() if signals is None else signals
         thickness = geometry.slice_thickness_mm or geometry.spacing_mm[0]
         self._offsets = ((np.arange(planes) + 0.5) / planes - 0.5) * thickness
         self._pixel = max(geometry.spacing_mm[1:])

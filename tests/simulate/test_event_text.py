@@ -5,7 +5,7 @@ import math
 import pytest
 
 from kspace.errors import UsageError
-from simulate.event_text import parse_breathing, parse_event, parse_events
+from simulate.event_text import BREATHING_HELP, EVENT_HELP, parse_breathing, parse_event, parse_events
 from simulate.events import (
     BreathHold,
     BreathHoldFails,
@@ -62,3 +62,12 @@ def test_what_stands_for_no_event_is_refused(text: str) -> None:
 def test_what_is_no_way_to_breathe_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_breathing(text)
+
+
+def test_the_command_line_names_every_event_and_way_to_breathe_that_is_read() -> None:
+    import cli
+
+    helps = [next(part.help for part in hint.__metadata__) for hint in (cli.Events, cli.Breathing)]
+    for text, shown in zip((EVENT_HELP, BREATHING_HELP), helps, strict=True):
+        for word in text.replace(" or ", ", ").split("; ")[0].split(", "):
+            assert word in shown, word

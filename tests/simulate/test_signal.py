@@ -16,6 +16,7 @@ from simulate.signal import (
     TissueProperties,
     inflow_factor,
     jet_factor,
+    on_resonance_signals,
     steady_state,
     tissue_signals,
     transmit_map,
@@ -196,3 +197,12 @@ def test_tissues_and_flows_that_make_no_sense_are_refused():
     ):
         with pytest.raises(SpokewiseError):
             call()
+
+
+def test_on_resonance_blood_is_one_and_fat_opposes_it() -> None:
+    signals = on_resonance_signals()
+    assert signals.shape == (N_TISSUES,)
+    assert complex(signals[Tissue.ARTERIAL_BLOOD]) == pytest.approx(1)
+    assert float(signals[Tissue.FAT].real) < 0
+    assert 0.2 < float(signals[Tissue.MYOCARDIUM].real) < 0.5
+    assert complex(signals[Tissue.AIR]) == 0

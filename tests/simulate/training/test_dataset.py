@@ -12,7 +12,7 @@ from simulate.patient.anatomy import PatientBody
 from simulate.patient.parameters import Group
 from simulate.patient.placement import short_axis_geometry
 from simulate.patient.population import draw_patient
-from simulate.patient.steady_state import default_signals
+from simulate.signal import on_resonance_signals
 from simulate.training.dataset import FIRST_SEED, HeartOptions, SimulatedHearts, Split, patient_seed, smeared
 from simulate.training.degrade import normalised
 from simulate.training.draw_slice import Frame, draw_slice
@@ -85,7 +85,9 @@ def test_a_slice_is_that_of_the_whole_body() -> None:
     at = patient.placement
     middle = -at.view_x_mm - at.drift_x * 30.0, -at.view_y_mm - at.drift_y * 30.0
     frame = Frame(64, 2.0, 30.0, 8.0, centre_mm=middle)
-    images, labels, blood = draw_slice(patient, frame, torch.tensor([0.0, 0.3]), default_signals().real.repeat(2, 1))
+    images, labels, blood = draw_slice(
+        patient, frame, torch.tensor([0.0, 0.3]), on_resonance_signals().real.repeat(2, 1)
+    )
     for number, phase in enumerate((0.0, 0.3)):
         torch.testing.assert_close(images[number], body.image(0, BodyState(phase)).real, atol=5e-3, rtol=0)
         assert float((labels[number] != body.labels(0, BodyState(phase))).float().mean()) < 2e-3
@@ -94,7 +96,7 @@ def test_a_slice_is_that_of_the_whole_body() -> None:
 
 def test_mirrors_and_turns_move_image_and_labels_together() -> None:
     patient = draw_patient(12)
-    signals, phases = default_signals().real.repeat(1, 1), torch.zeros(1)
+    signals, phases = on_resonance_signals().real.repeat(1, 1), torch.zeros(1)
     plain = draw_slice(patient, Frame(49, 3.0, 40.0), phases, signals, planes=1)
     mirror = draw_slice(patient, Frame(49, 3.0, 40.0, mirrored=True), phases, signals, planes=1)
     turned = draw_slice(patient, Frame(49, 3.0, 40.0, rotation_rad=torch.pi / 2), phases, signals, planes=1)
