@@ -25,18 +25,28 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
     # A pool does not survive a fork; a DataLoader worker finds another process number and makes its own.
     key = (os.getpid(), n_threads)
     if key not in _pools:
-        _pools[key] = ThreadPoolExecutor(n_threads, thread_name_prefix=_THREAD_NAME)
+        _pools[key] = ThreadPoolExecutor(n_threads, thread_name_prefix=_THREAD_NAME, initializer=_work_alone)
     return _pools[key]
+
+
+def _work_alone() -> None:
+    # In torch a number of threads belongs to the thread that set it: this one's operations start no team of their own.
+    torch.set_num_threads(1)
 
 
 def map_frames(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Apply a function that releases the interpreter lock to each item, in as many threads as torch would use.
 
-    The results come in the order of the items. An exception in any of them is raised here.
+    The results come in the order of the items. An exception in any of them is raised here. Gradients are not recorded
+    in the threads.
     """
     work = list(items)
     n_threads = min(torch.get_num_threads(), len(work))
     # A thread of the pool that waited for the pool might wait for itself.
     if n_threads <= 1 or threading.current_thread().name.startswith(_THREAD_NAME):
         return [function(item) for item in work]
-    return list(_pool(torch.get_num_threads()).map(function, work))
+    wanted = torch.get_num_threads()
+    results = list(_pool(wanted).map(function, work))
+    # Threads that are yet to be born, the user's among them, inherit what was set last.
+    torch.set_num_threads(wanted)
+    return results

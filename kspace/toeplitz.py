@@ -8,15 +8,15 @@ Trans. Signal Process. 53:3393, 2005). The spectrum is additive over samples.
 from __future__ import annotations
 
 import math
-import threading
 from typing import Any
 
 import numpy as np
-import scipy.fft
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from kspace.errors import ShapeError
+from kspace.fft import PAD, workspace
 from kspace.nufft import Accuracy, AccuracyName, EngineName, Nufft
 from kspace.parallel import map_frames
 
@@ -126,57 +126,83 @@ def sense_normal(images: Tensor, maps: Tensor, spectrum: Tensor) -> Tensor:
     if torch.is_grad_enabled() and (images.requires_grad or maps.requires_grad):
         coil_images = images[..., None, :, :] * maps
         return (_convolve(coil_images, spectrum[:, None]) * maps.conj()).sum(-3)
-    if images.device.type == "cpu":
-        return _sense_normal_cpu(images, maps, spectrum)
-    coil_images = apply_spectrum(images[..., None, :, :] * maps, spectrum[:, None])
-    return torch.einsum("...cyx,cyx->...yx", coil_images, maps.conj())
+    normal = SenseNormal(maps, spectrum)
+    batches = images.detach().reshape(-1, *images.shape[-3:])
+    result = torch.empty_like(batches)
+    for source, target in zip(batches, result, strict=True):
+
+        def run(frames: slice, source: Tensor = source, target: Tensor = target) -> None:
+            target[frames] = normal(source[frames], frames)
+
+        map_frames(run, normal.parts)
+    return result.reshape(images.shape)
 
 
-def _sense_normal_cpu(images: Tensor, maps: Tensor, spectrum: Tensor) -> Tensor:
-    """Frames side by side, one thread each, coil by coil so that the padded transforms stay in a core's own cache.
+class SenseNormal:
+    """The normal operator with all that does not change from one application to the next made ready.
 
-    Here scipy's transforms beat torch's: theirs run in the calling thread, while torch's start a team of threads for
-    every small transform and wait at a barrier for each.
+    Not recorded by autograd; :func:`sense_normal` is.
+
+    Parameters
+    ----------
+    maps
+        (coil, y, x) complex.
+    spectrum
+        (frame, 2 y, 2 x) real; kept, not copied.
+
+    Attributes
+    ----------
+    parts
+        The frames in pieces that are best worked on side by side: one by one on a CPU, all at once on a GPU.
     """
-    batches = images.detach().resolve_conj().numpy().reshape(-1, *images.shape[-3:])
-    result = np.empty_like(batches)
-    sensitivities = maps.detach().resolve_conj().numpy()
-    conjugates = sensitivities.conj()
-    spectra = spectrum.numpy()
 
-    def run(item: tuple[int, int]) -> None:
-        batch, frame = item
-        total = result[batch, frame]
-        total[...] = 0
-        for coil, conjugate in zip(sensitivities, conjugates, strict=True):
-            convolved = _convolve_in_cache(batches[batch, frame], coil, spectra[frame])
-            convolved *= conjugate
-            total += convolved
+    def __init__(self, maps: Tensor, spectrum: Tensor) -> None:
+        self.maps = maps.detach()
+        self.spectrum = spectrum
+        self.on_cpu = maps.device.type == "cpu"
+        n_frames = int(spectrum.shape[0])
+        self.parts = [slice(f, f + 1) for f in range(n_frames)] if self.on_cpu else [slice(0, n_frames)]
+        if self.on_cpu:
+            self._inwards, self._outwards = _modulated(self.maps)
 
-    map_frames(run, [(b, f) for b in range(batches.shape[0]) for f in range(batches.shape[1])])
-    return torch.from_numpy(result).reshape(images.shape)
+    def __call__(self, images: Tensor, frames: slice) -> Tensor:
+        """Return the operator's value for (n, y, x) images of the n frames in a slice: the same shape."""
+        if self.on_cpu:
+            result = torch.empty_like(images)
+            spectra = self.spectrum[frames]
+            for image, spectrum, target in zip(images.resolve_conj().numpy(), spectra, result.numpy(), strict=True):
+                self._one_frame(image, spectrum, target)
+            return result
+        coil_images = apply_spectrum(images[:, None] * self.maps, self.spectrum[frames, None])
+        return torch.einsum("fcyx,cyx->fyx", coil_images, self.maps.conj())
+
+    def _one_frame(self, image: np.ndarray, spectrum: Tensor, target: np.ndarray) -> None:
+        """Coil by coil, half of the spectrum's rows by half, so that all stays in a core's own cache."""
+        columns = image.shape[1]
+        work = workspace((image.shape[0], columns), image.dtype)
+        work.source[:, :columns] = image
+        work.total[...] = 0
+        for half in (0, 1):
+            rows = spectrum[half::2]
+            for inward, outward in zip(self._inwards[half], self._outwards[half], strict=True):
+                np.multiply(work.source, inward, out=work.image)
+                work.forward()
+                work.spectrum.mul_(rows)
+                work.backward()
+                np.multiply(work.image, outward, out=work.scratch)
+                np.add(work.total, work.scratch, out=work.total)
+        target[...] = work.total[:, :columns]
 
 
-_buffers = threading.local()
+def _modulated(maps: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return what an image is multiplied by before and after: (half, coil, y, x + PAD) each.
 
-
-def _convolve_in_cache(image: np.ndarray, coil: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
-    """Return (y, x), a view of this thread's buffer that its next call overwrites."""
-    rows, columns = image.shape
-    key = (rows, columns, image.dtype)
-    if getattr(_buffers, "key", None) != key:
-        # Kept from call to call: fresh pages cost more than the arithmetic on them.
-        _buffers.key = key
-        _buffers.tall = np.empty((2 * rows, columns), image.dtype)
-        _buffers.wide = np.empty((2 * rows, 2 * columns), image.dtype)
-    tall, wide = _buffers.tall, _buffers.wide
-    np.multiply(image, coil, out=tall[:rows])
-    tall[rows:] = 0
-    wide[:, :columns] = scipy.fft.fft(tall, axis=0, overwrite_x=True, workers=1)
-    wide[:, columns:] = 0
-    k = scipy.fft.fft(wide, axis=1, overwrite_x=True, workers=1)
-    k *= spectrum
-    back = scipy.fft.ifft(k, axis=1, overwrite_x=True, workers=1)
-    tall[...] = back[:, :columns]
-    columns_back: np.ndarray = scipy.fft.ifft(tall, axis=0, overwrite_x=True, workers=1)
-    return columns_back[:rows]
+    The maps, with the modulation that moves the odd rows of the padded spectrum onto the even ones; and their
+    conjugates over the number of points of the padded transform, which is not normalised.
+    """
+    rows, columns = maps.shape[-2:]
+    turn = torch.exp(-1j * math.pi / rows * torch.arange(rows, dtype=torch.float64))
+    turns = torch.stack((torch.ones_like(turn), turn)).to(maps.dtype)
+    inwards = pad(turns[:, None, :, None] * maps, (0, PAD))
+    outwards = inwards.conj().resolve_conj() / (4 * rows * columns)
+    return inwards.numpy(), outwards.numpy()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kspace import fft
 from kspace.errors import ShapeError
 from kspace.nufft import exact_adjoint, exact_transform
 from kspace.toeplitz import apply_spectrum, psf_spectrum, sense_normal
@@ -117,3 +119,14 @@ def test_what_does_not_fit_is_named() -> None:
         sense_normal(x, maps, torch.zeros(3, 8, 10))
     with pytest.raises(ShapeError, match="maps has shape"):
         sense_normal(x, maps[:, 1:], torch.zeros(2, 8, 10))
+
+
+def test_scipy_takes_over_where_fftw_is_not_installed(
+    make_noise: Any, make_maps: Any, check: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps, spectrum = make_maps(3, 11, 14), make_noise(2, 22, 28, dtype=torch.float32)
+    x = make_noise(2, 11, 14)
+    expected = sense_normal(x, maps, spectrum)
+    monkeypatch.setattr(fft, "fftw_available", lambda: False)
+    monkeypatch.setattr(fft, "_workspaces", threading.local())
+    check.close(sense_normal(x, maps, spectrum), expected, 1e-6)
