@@ -209,6 +209,22 @@ class NormalEquations:
         linear = (images.conj() * self.right_hand_side(maps)).real.double().sum((-2, -1))
         return (quadratic - 2 * linear).cpu() + self.energy
 
+    def over_time(self) -> NormalEquations:
+        """Return the sums of one frame that holds the spokes of all frames."""
+        one = NormalEquations(
+            self.matrix,
+            1,
+            self.n_coils,
+            density=self.density,
+            accuracy=self.accuracy,
+            engine=self.engine,
+            device=self.adjoint.device,
+            dtype=self.adjoint.dtype,
+        )
+        for name in ("adjoint", "spectrum", "spokes", "energy", "weight", "squared_weight"):
+            getattr(one, name).copy_(getattr(self, name).sum(0, keepdim=True))
+        return one
+
     def time_average(self) -> Tensor:
         """Return (coil, y, x) complex, coil images gridded from the spokes of all frames together.
 

@@ -28,9 +28,9 @@ def fftw_available() -> bool:
 class PaddedTransform:
     """The transforms that a convolution with a kernel of twice the image's size needs, one half of the rows at a time.
 
-    Of an image x of R x C, padded with zeros to 2R x 2C, the even rows of the spectrum are those of x itself and the odd
-    ones those of x exp(-i pi y / R): both are transforms of R rows. Columns are padded in earnest, which costs as much
-    as to split them too, and saves the products.
+    Of an image x of R x C, padded with zeros to 2R x 2C, the even rows of the spectrum are those of x itself and the
+    odd ones those of x exp(-i pi y / R): both are transforms of R rows. Columns are padded in earnest, which costs as
+    much as to split them too, and saves the products.
 
     Parameters
     ----------

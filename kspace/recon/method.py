@@ -13,6 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from kspace.equations import Density, NormalEquations
+from kspace.errors import ShapeError
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,19 @@ class Reconstruction:
     iterations: int = 0
     change: float = 0.0
     state: tuple[Tensor, ...] = field(default=(), repr=False)
+
+
+def require_same_shape(start: Tensor, right: Tensor) -> None:
+    """Refuse a start whose (frame, y, x) shape is not that of the right-hand side.
+
+    Raises
+    ------
+    ShapeError
+        When the shapes differ.
+    """
+    if start.shape != right.shape:
+        frames = right.shape[0]
+        raise ShapeError("the start", start, f"(frame, y, x) = {tuple(right.shape)}, {frames} frames")
 
 
 class Method(Protocol):

@@ -207,16 +207,15 @@ def _weights(positions: Tensor, matrix: tuple[int, int], density: Density) -> Te
 @pytest.mark.parametrize(
     ("method", "cut", "frames"),
     [
-        (CgSense(l2=0.1, max_iterations=60, tolerance=1e-6, density="none"), 2, [4]),
-        (CgSense(l2=0.1, max_iterations=30, tolerance=1e-6, density="none"), 0, [0]),
-        (CgSense(), 2, range(7)),
+        (CgSense(l2=0.1, max_iterations=300, tolerance=1e-5, density="none"), 2, [4]),
+        (CgSense(max_iterations=300, tolerance=1e-5), 2, [0, 3, 6]),
     ],
-    ids=["to convergence", "all samples", "as by default"],
+    ids=["without weights", "as by default"],
 )
 def test_cg_sense_of_a_real_heart_is_that_of_bart(
     method: CgSense, cut: int, frames: Iterable[int], tmp_path: Path
 ) -> None:
-    """Within 2 % NRMSE in every frame; ``cut`` leaves out samples at the edge of the band, where BART has an error."""
+    """Within 2 %, both converged; ``cut`` leaves out samples at the edge of the band, where BART has an error."""
     if not PERFUSION.exists():
         pytest.skip(f"there is no {PERFUSION}")
     scan = open_source(PERFUSION)
