@@ -92,6 +92,9 @@ Series = Annotated[str | None, typer.Option(help="Number or UID of the series in
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Delays = Annotated[
+    str, typer.Option(help="Gradient delays to correct: auto (found from the spokes), off, or dx,dy,dxy in samples.")
+]
 MethodName = Annotated[str, typer.Option(help="cs, cg-sense or gridding.")]
 
 
@@ -129,6 +132,7 @@ def scan(
     ] = 0.1,
     max_change: Annotated[float, typer.Option(help="Good enough when the image changes by less in a step.")] = 0.05,
     method: MethodName = "cs",
+    delays: Delays = "auto",
     frames: Frames = None,
     slices: Slices = None,
     matrix: MatrixOption = None,
@@ -149,6 +153,7 @@ def scan(
     as_json: Json = False,
 ) -> None:
     """Scan a heart slice by slice; each ends when its images are good enough. Writes a folder with a report."""
+    from kspace.delays import DelayEstimate, parse_delays
     from kspace.quality.change import ChangeJudge
     from kspace.quality.judge import StoppingRule
     from kspace.quality.prediction import PredictionJudge
@@ -184,7 +189,9 @@ def scan(
         method=make_method(method),
         judges=lambda: (PredictionJudge(max_prediction_error), ChangeJudge(max_change)),
         rule=rule,
+        delays=parse_delays(delays),
     )
+    found: dict[int, DelayEstimate] = {}
     require_other(source, (out / name for name in FILES))
     subject = _subject(group, sex, heart_rate, vendor, breathing, event, gradient_delays)
     if subject is None and phantom_seed(source) is not None:
@@ -197,6 +204,11 @@ def scan(
         chosen = choose_slices(spokes, slices)
         progress.n_slices = len(chosen)
         scanner = getattr(spokes, "options", None)
+        told: dict[str, Any] = {}  # filled in by the scan, slice by slice
+
+        def tell(index: int, estimate: DelayEstimate) -> None:
+            found[index], told[str(index)] = estimate, estimate.record()
+
         try:
             result = run_scan(
                 spokes,
@@ -212,6 +224,8 @@ def scan(
                     "max_prediction_error": max_prediction_error,
                     "max_change": max_change,
                     "method": method,
+                    "delays": delays,
+                    "delays_found": told,
                     "frames": spokes.n_frames or options.n_frames,
                     "slices": list(chosen),
                     "matrix": max(spokes.geometry.shape[1:]),
@@ -228,9 +242,13 @@ def scan(
                 on_spokes=progress.spokes,
                 on_step=progress.step,
                 on_slice=progress.slice,
+                on_delays=tell,
             )
         except KeyboardInterrupt as stop:
             raise _interrupted(stop) from None
+    for index, estimate in found.items():
+        if estimate.significant:
+            _say(f"slice {index}: {estimate.describe()}")
     if as_json:
         typer.echo(json.dumps({**result.summary, "out": str(out), "report": str(out / "report.html")}))
         return
@@ -316,6 +334,7 @@ def recon(
         typer.Option(help="The cine to write, .nii or .nii.gz (default: RAW.METHOD.nii.gz, in this folder)."),
     ] = None,
     method: MethodName = "cs",
+    delays: Delays = "auto",
     frames: Frames = None,
     l2: Annotated[float | None, typer.Option(help="cg-sense: Tikhonov weight relative to the data.")] = None,
     noise_factor: Annotated[float | None, typer.Option(help="cs: regularisation per noise in the image.")] = None,
@@ -326,6 +345,7 @@ def recon(
     as_json: Json = False,
 ) -> None:
     """Reconstruct all slices of a radial ISMRMRD file into a NIfTI cine of magnitudes."""
+    from kspace.delays import parse_delays
     from simulate.output import missing_biomarkers
     from simulate.run import choose_device, make_tuned_method, reconstruct_file
 
@@ -339,13 +359,43 @@ def recon(
         Path(f"{raw.stem}.{method}.nii.gz") if out is None else out,
         tuned,
         n_frames=frames,
+        delays=parse_delays(delays),
         device=where,
         overwrite=overwrite,
         on_slice=lambda index: _say(f"slice {index} reconstructed"),
+        on_delays=lambda estimate: _say(estimate.describe()),
     )
     zero = answer["slices_zero_in_recon"]
     note = f"\nWithout spokes, and zero: slices {', '.join(map(str, zero))}" if zero else ""
     _answer({**answer, "device": str(where), **missing_biomarkers()}, as_json, f"Cine: {answer['cine']}{note}")
+
+
+@app.command()
+def bench(
+    out: Annotated[Path, typer.Option(help="Folder for bench.json, bench.md, bench.png and cached data.")] = Path(
+        "bench-results"
+    ),
+    matrix: Annotated[str, typer.Option(help="Image sizes, for example 192,256.")] = "192",
+    frames: Annotated[int, typer.Option(help="Cardiac phases.")] = 25,
+    coils: Annotated[str, typer.Option(help="Receive coils, for example 8,16.")] = "8",
+    spokes: Annotated[str, typer.Option(help="Spokes per frame.")] = "13,34,100",
+    jobs: Annotated[str, typer.Option(help="What to time.")] = "forward,adjoint,normal,cg-sense,cs,update,decision",
+    peers: Annotated[str, typer.Option(help="all, none or names; what is not installed is one line.")] = "all",
+    repeats: Annotated[int, typer.Option(help="Clean runs of each case.")] = 5,
+    patience: Annotated[float, typer.Option(help="Seconds to wait for a quiet machine, for each case.")] = 30.0,
+    threads: Annotated[int | None, typer.Option(help="Of every tool. (default: all processors)", min=1)] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A tiny problem, to see that it works.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Time reconstruction on this machine, and other libraries beside it where they are installed."""
+    from bench.speed.command import bench_command
+
+    record = bench_command(
+        out, _say, matrix=matrix, frames=frames, coils=coils, spokes=spokes, jobs=jobs, peers=peers,
+        repeats=repeats, patience_s=patience, threads=threads, quick=quick, device=device,
+    )  # fmt: skip
+    _answer(record, as_json, f"Table: {out / 'bench.md'}")
 
 
 def _scanner(matrix: int | None, coils: int | None, snr: float | None, tr_ms: float | None) -> dict[str, Any]:

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from kspace.coils import espirit_maps, whiten, whitening_matrix
+from kspace.delays import NO_DELAYS, DelayEstimate, GradientDelays, correct, find_delays
 from kspace.encoding import Encoding, pad_frames
 from kspace.equations import NormalEquations
 from kspace.errors import InputError, UsageError
@@ -55,6 +57,8 @@ class LoopOptions:
     rule
         Ends the slice. Where it has a ``max_seconds``, the last step ends there: it is between a half and one and a
         half of the others.
+    delays
+        Gradient delays to correct; ``auto`` finds those of each slice from the spokes of its first step.
     """
 
     step_s: float = 0.5
@@ -62,6 +66,7 @@ class LoopOptions:
     method: Method = field(default_factory=TemporalTV)
     judges: Callable[[], Sequence[Judge]] = default_judges
     rule: StoppingRule = field(default_factory=QualityRule)
+    delays: GradientDelays | Literal["auto"] = NO_DELAYS
 
     def __post_init__(self) -> None:
         if not MIN_STEP_S <= self.step_s < math.inf:
@@ -182,6 +187,7 @@ def turned(previous: Reconstruction, old_maps: Tensor, new_maps: Tensor) -> Reco
 
 OnStep = Callable[[int, StepRecord], None]
 OnSpokes = Callable[[int, RadialScan], None]
+OnDelays = Callable[[int, DelayEstimate], None]
 
 
 class _SliceScan:
@@ -195,6 +201,8 @@ class _SliceScan:
         self._body = None if self._truth is None else body_mask(self._truth)
         self._calibration: Calibration | None = None
         self._n_calibrated = 0
+        self._delays: GradientDelays | None = None
+        self.delay_estimate: DelayEstimate | None = None
         self._noise_std: float | None = None
         self._latest: Reconstruction | None = None
         self._seconds = 0.0
@@ -240,6 +248,11 @@ class _SliceScan:
     def _reconstruct(self, raw: RadialScan) -> tuple[Evidence, Calibration]:
         whitening = None if raw.noise_covariance is None else whitening_matrix(raw.noise_covariance)
         batch = whiten(raw)
+        if self._delays is None:
+            # Half a second tells them to a few thousandths of a sample: nothing is gained by a second look, which would
+            # need all sums anew.
+            self._delays, self.delay_estimate = find_delays(batch, self._options.delays)
+        batch = correct(batch, self._delays)
         if self._noise_std is None:
             self._noise_std = noise_std(batch)
         frame = self._gated.foresee(batch)
@@ -302,6 +315,7 @@ def scan_slice(
     n_frames: int,
     on_step: OnStep | None = None,
     on_spokes: OnSpokes | None = None,
+    on_delays: OnDelays | None = None,
 ) -> SliceRecord:
     """Scan one slice to its decision.
 
@@ -317,6 +331,8 @@ def scan_slice(
         Cardiac phases.
     on_step, on_spokes
         Hear of every decision, and of every batch of spokes as it was measured (not whitened).
+    on_delays
+        Hears of the gradient delays that were found.
 
     Raises
     ------
@@ -331,7 +347,10 @@ def scan_slice(
             break
         if on_spokes is not None:
             on_spokes(index, raw)
+        first = scan.delay_estimate is None
         step = scan.decide(raw)
+        if on_delays is not None and first and scan.delay_estimate is not None:
+            on_delays(index, scan.delay_estimate)
         if on_step is not None:
             on_step(index, step)
         if step.stop:
@@ -358,11 +377,14 @@ def scan_stack(
     on_slice: Callable[[SliceRecord], None] | None = None,
     on_step: OnStep | None = None,
     on_spokes: OnSpokes | None = None,
+    on_delays: OnDelays | None = None,
 ) -> list[SliceRecord]:
     """Scan slices one after another; ``on_slice`` hears of each as soon as it is finished."""
     records = []
     n_frames = source.n_frames or options.n_frames
-    run = partial(scan_slice, options=options, n_frames=n_frames, on_step=on_step, on_spokes=on_spokes)
+    run = partial(
+        scan_slice, options=options, n_frames=n_frames, on_step=on_step, on_spokes=on_spokes, on_delays=on_delays
+    )
     for index in range(source.geometry.shape[0]) if slices is None else slices:
         record = run(source.open_slice(index), index)
         records.append(record)

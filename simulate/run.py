@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from kspace.coils import whiten, whitening_matrix
+from kspace.delays import NO_DELAYS, DelayEstimate, GradientDelays, correct, find_delays
 from kspace.equations import NormalEquations
 from kspace.errors import InputError, SpokewiseError, UsageError
 from kspace.formats.files import temporary_beside
@@ -23,7 +24,7 @@ from kspace.noise import noise_std
 from kspace.recon.method import Method
 from kspace.recon.methods import make_method
 from kspace.scan import Cine, RadialScan
-from simulate.acquisition import LoopOptions, OnSpokes, OnStep, calibrate, scan_stack
+from simulate.acquisition import LoopOptions, OnDelays, OnSpokes, OnStep, calibrate, scan_stack
 from simulate.body_scanner import BodyScanner
 from simulate.output import Interrupted, ScanFolder, require_free, stack_of
 from simulate.patient.cohort import draw_cohort, write_cohort_table
@@ -268,6 +269,7 @@ def run_scan(
     on_spokes: OnSpokes | None = None,
     on_step: OnStep | None = None,
     on_slice: Callable[[SliceRecord], None] | None = None,
+    on_delays: OnDelays | None = None,
 ) -> ScanResult:
     """Scan into a folder.
 
@@ -279,8 +281,8 @@ def run_scan(
         The folder, see :class:`~simulate.output.ScanFolder`.
     record_options, seed
         For the record.
-    on_spokes, on_step, on_slice
-        Hear of every batch of spokes, of every decision, and of every slice, once it is safe.
+    on_spokes, on_step, on_slice, on_delays
+        Hear of every batch of spokes, of every decision, of every slice, once it is safe, and of its gradient delays.
 
     Raises
     ------
@@ -311,7 +313,7 @@ def run_scan(
             on_slice(record)
 
     try:
-        scan_stack(source, options, slices=slices, on_slice=done, on_step=step, on_spokes=spokes)
+        scan_stack(source, options, slices=slices, on_slice=done, on_step=step, on_spokes=spokes, on_delays=on_delays)
         record = folder.finish()
     except KeyboardInterrupt:
         if not folder.n_spokes:
@@ -366,9 +368,11 @@ def reconstruct_file(
     method: Method,
     *,
     n_frames: int | None = None,
+    delays: GradientDelays | Literal["auto"] = NO_DELAYS,
     device: torch.device | None = None,
     overwrite: bool = False,
     on_slice: Callable[[int], None] | None = None,
+    on_delays: Callable[[DelayEstimate], None] | None = None,
 ) -> dict[str, Any]:
     """Reconstruct all slices of a radial ISMRMRD file into a NIfTI cine of magnitudes.
 
@@ -380,12 +384,16 @@ def reconstruct_file(
         How.
     n_frames
         Frames, see :func:`with_frames`.
+    delays
+        Gradient delays to correct; ``auto`` finds them and corrects what is significant.
     device
         Where to compute; the CPU by default.
     overwrite
         Whether a file that is there may be replaced.
     on_slice
         Hears of each slice that is done.
+    on_delays
+        Hears of the gradient delays that were found.
 
     Raises
     ------
@@ -400,6 +408,10 @@ def reconstruct_file(
     if isinstance(scan, Cine):
         raise InputError(f"{raw.name} holds images", expected="a radial ISMRMRD file")
     scan, frames = with_frames(scan, n_frames)
+    applied, estimate = find_delays(scan if delays != "auto" else whiten(scan), delays)
+    if on_delays is not None and estimate is not None:
+        on_delays(estimate)
+    scan = correct(scan, applied)
     images: dict[int, Tensor] = {}
     for index in (int(i) for i in torch.unique(scan.slices)):
         images[index] = reconstruct_slice(scan.select_slice(index), method, frames, device or torch.device("cpu"))
@@ -412,6 +424,11 @@ def reconstruct_file(
         "source": scan.source,
         "method": method.name,
         "frames": frames,
+        "delays": {
+            "asked": "auto" if delays == "auto" else [delays.x, delays.y, delays.xy],
+            "applied": [applied.x, applied.y, applied.xy],
+            **({} if estimate is None else estimate.record()),
+        },
         "slices": [
             {"index": index, "spokes": int((scan.slices == index).sum())} for index in range(scan.geometry.shape[0])
         ],

@@ -308,6 +308,10 @@ def test_only_the_last_part_of_a_path_is_recorded(spokewise: Command, inputs: Pa
         ("recon {raw} --out c.nii.gz --method cg-sense --l2 nan", "--l2 nan"),
         ("recon {raw} --out c.nii.gz --frames 0", "0 frames"),
         ("recon {raw} --out c.mp4", ".nii"),
+        ("recon {raw} --out c.nii.gz --delays some", "--delays 'some'"),
+        ("recon {raw} --out c.nii.gz --delays 1,2", "dx,dy,dxy"),
+        ("recon {raw} --out c.nii.gz --delays nan,0,0", "within 8"),
+        ("scan {raw} --out d --delays 9,0,0", "within 8"),
     ],
 )
 def test_usage_is_refused(spokewise: Command, inputs: Path, left: Any, arguments: str, fragment: str) -> None:
@@ -328,6 +332,34 @@ def test_frames_that_the_file_fixes_are_kept(spokewise: Command) -> None:
     write_scan("raw.h5", raw_of(40))
     for command in (["recon", "raw.h5", "--out", "c.nii.gz"], ["scan", "raw.h5", "--out", "d"]):
         refused(spokewise(*command, "--frames", "7"), 2, "7 frames of a file that fixes 2")
+
+
+@pytest.mark.parametrize(("delays", "applied"), [("off", [0, 0, 0]), ("1.2,-0.7,0.4", [1.2, -0.7, 0.4])])
+def test_recon_corrects_the_delays_it_is_told(
+    spokewise: Command, inputs: Path, delays: str, applied: list[float]
+) -> None:
+    options = ["--frames", "3", "--method", "gridding", "--delays", delays, "--json"]
+    answer = spokewise("recon", inputs / "raw.h5", "--out", "c.nii.gz", *options)
+    assert json.loads(answer.out)["delays"]["applied"] == applied
+
+
+def test_delays_are_found_and_told(spokewise: Command, inputs: Path) -> None:
+    scan = read_scan(inputs / "raw.h5")
+    late = replace(scan, samples=scan.samples[..., 1:], positions=scan.positions[..., :-1, :])  # a sample of all spokes
+    write_scan("late.h5", late)
+    options = ["--frames", "3", "--method", "gridding", "--json"]
+    answer = spokewise("recon", "late.h5", "--out", "c.nii.gz", *options)
+    told = json.loads(answer.out)["delays"]
+    assert told["asked"] == "auto"
+    assert told["significant"]
+    np.testing.assert_allclose(told["applied"], [1, 1, 0], atol=0.05)
+    assert "corrected" in answer.err
+    answer = spokewise("scan", "late.h5", "--out", "d", *options, "--step", "0.5")
+    record = json.loads(Path("d/scan.json").read_text())["options"]
+    assert record["delays"] == "auto"
+    np.testing.assert_allclose(record["delays_found"]["0"]["estimate"], [1, 1, 0], atol=0.05)
+    assert "slice 0: gradient delays" in answer.err
+    assert read_scan(Path("d/raw.h5")).n_readout == late.n_readout
 
 
 def test_the_source_is_never_replaced(spokewise: Command, inputs: Path, left: Any) -> None:
@@ -603,7 +635,7 @@ def test_bad_input_and_a_reader_that_goes_away_in_a_process(tmp_path: Path, inpu
     err = left_alone.stderr.read()
     left_alone.stderr.close()
     assert left_alone.wait(60) == 1
-    assert [line.split(":")[0].split()[0] for line in err.splitlines()] == ["slice", "slice"]
+    assert [line.split(":")[0].split()[0] for line in err.splitlines()] == ["gradient", "slice", "slice"]
 
 
 @pytest.fixture
