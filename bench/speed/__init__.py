@@ -1,0 +1,1 @@
+"""Reconstruction speed, ours and that of peers, side by side: ``spokewise bench``."""
