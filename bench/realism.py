@@ -26,6 +26,7 @@ from kspace.formats.nifti import read_labels
 from kspace.formats.source import open_source
 from kspace.metrics import body_mask
 from simulate.exported import draw_style, exported_cine, place_in_scanner
+from simulate.patient.parameters import Group
 from simulate.patient.population import draw_patient
 from simulate.vendors import VENDORS
 
@@ -213,12 +214,15 @@ def real_slices(data: Path) -> Iterator[Slice]:
             yield _slice(name, cine.images[k], labels[k], frame, cine.geometry.spacing_mm[1], cine.slice_rr_s(k))
 
 
-def virtual_slices(n_patients: int, per_patient: int, first_seed: int = FIRST_SEED) -> Iterator[Slice]:
-    """Yield slices of exported cines, groups and vendors mixed."""
+def virtual_slices(
+    n_patients: int, per_patient: int, first_seed: int = FIRST_SEED, groups: list[Group] | None = None
+) -> Iterator[Slice]:
+    """Yield slices of exported cines, vendors mixed; groups as they are drawn, or these in turn."""
     names = list(VENDORS)
     for number in range(n_patients):
         seed = first_seed + number
-        patient, vendor = draw_patient(seed), VENDORS[names[number % len(names)]]
+        patient = draw_patient(seed, group=groups[number % len(groups)] if groups else None)
+        vendor = VENDORS[names[number % len(names)]]
         style = draw_style(vendor, seed)
         body = place_in_scanner(patient, vendor, style, seed=seed)
         at = (np.arange(body.geometry.shape[0]) - 0.5) * body.geometry.spacing_mm[0] / patient.left.length_mm
@@ -297,6 +301,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--patients", type=int, default=100)
     parser.add_argument("--slices", type=int, default=2, help="of each patient, at most 3")
+    parser.add_argument("--groups", nargs="*", type=Group, help="only these, in turn, instead of the usual mixture")
     parser.add_argument("--picture", type=Path, default=Path("docs/pictures/realism.png"))
     parser.add_argument("--json", type=Path, help="file that gets every slice's measures")
     arguments = parser.parse_args()
@@ -304,7 +309,8 @@ def main() -> None:
     started = time.perf_counter()
     real = [{"name": one.name, **measure(one)} for one in real_slices(arguments.data)]
     virtual = [
-        {"name": one.name, **measure(one)} for one in virtual_slices(arguments.patients, min(3, arguments.slices))
+        {"name": one.name, **measure(one)}
+        for one in virtual_slices(arguments.patients, min(3, arguments.slices), groups=arguments.groups)
     ]
     rows = rows_of(real, virtual)
     print(table(rows))

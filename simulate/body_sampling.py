@@ -19,18 +19,19 @@ noise at SNR 30 is 2.9e-2):
 ==============================================  ===========  ================
 what happens                                    smooth body  virtual patient
 ==============================================  ===========  ================
-breath held, middle slice                       4e-6         1.0e-3
-breath held, basal slice                        .            6e-3 (see below)
+breath held, middle slice                       4e-6         4e-4
+breath held, basal slices                       .            7e-4 to 1.6e-3 (see below)
 hold drifts, breathing states 1 (0.5) mm apart  4e-5         2.3e-3 (1.3e-3)
 free breathing, 1 mm (0.5)                      4e-5         2.0e-3 (0.9e-3)
 after a bulk shift and turn                     1.5e-4       4e-3 (see below)
 while the body moves                            1.3e-3       .
 ==============================================  ===========  ================
 
-Splines need a body that is smooth in phase. Where the mitral plane crosses one of the few planes that a slice is drawn
-with, the whole plane changes at once, and no number of states follows that. A bulk shift moves what was drawn: the
-patient agrees to 4e-3 where all of him lies in the field of view (520 mm, 280 x 280). Where the field of view cuts him,
-the cut moves along, and what it would have uncovered (11 % of the samples' norm for 7 mm at 360 mm) is missing.
+Splines need a body that is smooth in phase: a patient's valves therefore have a depth through which the planes of a
+slice pass by degrees (:meth:`simulate.patient.heart.Heart.split`); with planes that change all at once, basal slices
+were at 3e-3 to 1.2e-2. A bulk shift moves what was drawn: the patient agrees to 4e-3 where all of him lies in the field
+of view (520 mm, 280 x 280). Where the field of view cuts him, the cut moves along, and what it would have uncovered
+(11 % of the samples' norm for 7 mm at 360 mm) is missing.
 """
 
 from __future__ import annotations

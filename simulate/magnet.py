@@ -22,6 +22,7 @@ from simulate.patient.cardiac_cycle import filling
 from simulate.patient.parameters import Patient
 from simulate.patient.placement import axes, mitral_centre, stack_affine
 from simulate.patient.texture import Waves
+from simulate.patient.thorax import MOST_OVER_MEAN
 from simulate.signal import TISSUES, BalancedSequence, TissueProperties, inflow_factor, tissue_signals, transmit_map
 from simulate.tissues import Tissue
 
@@ -32,14 +33,23 @@ FIELD_SPREAD_HZ = 22.0
 a third of the 71 Hz from peak to peak of Reeder et al., Magn Reson Med 39:988, 1998."""
 _COARSE_MM = 9.0  # fields are smooth: computed this finely, then interpolated
 _SLOWEST_MM_S = 25.0  # blood in a chamber is never at rest
+_PASSAGE_S = 0.12  # blood at 70 mm/s passes a slice of 8 mm
 
 
 FAT_T2_SPAN = (0.35, 1.0)
 """T2 of fat over the table's, from shortest to longest: between the 58 ms of single echoes (de Bazelaire et al.,
 Radiology 230:652, 2004) and the long one of short echo spacing (Gold et al., AJR 183:343, 2004)."""
 LUNG_SPAN = (0.8, 3.6)
-"""Density of lung over the table's: about 0.15 g/mL of water at full inspiration and up to 0.45 in lungs that have
-breathed out, which lie under the heart (Bankier et al., J Magn Reson Imaging 20:495, 2004), less what dephases."""
+"""Density of lung over the table's, of which some dephases: from 0.10 g/mL of water to the 0.43 g/mL of lung that has
+breathed out and lies under the heart (Theilmann et al., J Magn Reson Imaging 30:527, 2009; Bankier et al., J Magn Reson
+Imaging 20:495, 2004)."""
+LUNG_T2_BY_WATER, LUNG_T2_BY_INFLATION = 0.7, 0.3
+"""Exponents of T2 of lung over its water and over its density at the same water. In oedema 1/T2 follows 1/water (Magn
+Reson Med 8:450, 1988), here less than in proportion; from inspiration to expiration T2 rises by 8 % as density rises by
+27 % (Olsson and Hockings, PLoS ONE 11:e0166879, 2016)."""
+LUNG_MOST = 0.5
+"""Density of lung in g/mL that nothing exceeds, however far breathed out, wet and dependent: half of the air is gone
+from lung of twice the water that is in a healthy one (0.27 (0.03) at residual volume, Theilmann et al., 2009)."""
 LUNG_T2_SPAN = (1.0, 2.2)
 """T2 of lung over the table's: near half of a lung's mass is blood (ICRP Publication 89, 2002), most of it in vessels
 too small to be drawn, and its T2 is five times that of the tissue."""
@@ -50,16 +60,29 @@ def patient_tissues(patient: Patient, field_t: float) -> dict[Tissue, TissueProp
     rng = np.random.default_rng([patient.seed, 400])
     spans = FAT_T2_SPAN, LUNG_SPAN, LUNG_T2_SPAN
     fat_t2, lung, lung_t2 = (float(np.exp(rng.uniform(*np.log(span)))) for span in spans)
+    t = patient.thorax
+    lung_t2 *= t.lung_water**LUNG_T2_BY_WATER * t.lung_density**LUNG_T2_BY_INFLATION
     own = {}
     for tissue, entry in TISSUES[field_t].items():
         t1, t2, density = np.exp(RELAXATION_SPREAD * np.clip(rng.normal(size=3), -2, 2))
         t1_s = float(entry.t1_s * t1)
         t2 *= {Tissue.FAT: fat_t2, Tissue.LUNG: lung_t2}.get(tissue, 1.0)
-        density *= lung if tissue is Tissue.LUNG else 1.0
+        if tissue is Tissue.LUNG:
+            density *= _lung_share(patient, lung * density * entry.density) * lung
         own[tissue] = replace(
             entry, t1_s=t1_s, t2_s=min(float(entry.t2_s * t2), t1_s), density=min(1.2, float(entry.density * density))
         )
     return own
+
+
+def _lung_share(patient: Patient, density: float) -> float:
+    """Return by how much a patient's lung is thinned out so that it stays below :data:`LUNG_MOST` everywhere.
+
+    What the patient's breath-hold and lung water multiply the density by, and how much the densest place exceeds the
+    mean, is drawn with the body (:mod:`simulate.patient.thorax`).
+    """
+    mean, most = density * patient.thorax.lung_density * patient.thorax.lung_water, LUNG_MOST / MOST_OVER_MEAN
+    return float((1 + (mean / most) ** 4) ** -0.25)
 
 
 def coarse_points(patient: Patient, geometry: Geometry, slice_index: int, step_mm: float = _COARSE_MM) -> Tensor:
@@ -95,15 +118,16 @@ def off_resonance(patient: Patient, points: Tensor, field_t: float, seed: int = 
 def through_plane_mm_s(patient: Patient, state: BodyState, z_mm: float) -> float:
     """Return the mean speed of blood through a short-axis plane of the left ventricle, in mm/s.
 
-    The change of the volume below the plane over the cavity's area, both of half an ellipsoid.
+    The change of the volume below the plane over the cavity's area, both of half an ellipsoid, in the time that blood
+    takes to pass a slice (:data:`_PASSAGE_S`): brightness does not follow what is faster.
     """
-    step = 0.01
-    rate = abs(filling(patient.rhythm, state.phase + step) - filling(patient.rhythm, state.phase - step)) / (2 * step)
+    step = _PASSAGE_S / 2 / patient.rr_s
+    rate = (filling(patient.rhythm, state.phase + step) - filling(patient.rhythm, state.phase - step)) / (2 * step)
     left = patient.left
     height = min(1.0, max(0.0, z_mm / left.length_mm))
     base_mm2 = 1.5 * left.edv_ml * 1e3 / left.length_mm
     speed = left.edv_ml * 1e3 * left.ef * rate / patient.rr_s / base_mm2 * (1 - height)
-    return max(_SLOWEST_MM_S, state.stroke * speed)
+    return math.hypot(_SLOWEST_MM_S, state.stroke * speed)
 
 
 class MagnetSignals:
@@ -138,13 +162,17 @@ class MagnetSignals:
         if self._still is None or self._still[0] != slice_index:
             self._still = slice_index, self._at_rest(slice_index)
         signals = self._still[1].clone()
+        for tissue in (Tissue.ARTERIAL_BLOOD, Tissue.VENOUS_BLOOD):
+            signals[tissue] *= self.brightening(slice_index, state, tissue)
+        return signals
+
+    def brightening(self, slice_index: int, state: BodyState, tissue: Tissue = Tissue.ARTERIAL_BLOOD) -> float:
+        """Return how much brighter blood that flows is in a slice than blood at rest."""
         at = stack_affine(self.patient, self.geometry)
         z = float(at[2, 2] * slice_index + at[2, 3])
         speed = torch.tensor(through_plane_mm_s(self.patient, state, z))
         thickness = self.geometry.slice_thickness_mm or self.geometry.spacing_mm[0]
-        for tissue in (Tissue.ARTERIAL_BLOOD, Tissue.VENOUS_BLOOD):
-            signals[tissue] *= inflow_factor(self.sequence, speed, thickness, tissue=tissue, fresh=self._fresh)
-        return signals
+        return float(inflow_factor(self.sequence, speed, thickness, tissue=tissue, fresh=self._fresh))
 
     def _at_rest(self, slice_index: int) -> Tensor:
         points = coarse_points(self.patient, self.geometry, slice_index)

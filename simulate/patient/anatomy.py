@@ -22,7 +22,7 @@ from simulate.patient.render import PolarGrid, paint_heart, paint_labels
 from simulate.patient.shapes import Points
 from simulate.patient.thorax import Thorax
 from simulate.signal import on_resonance_signals
-from simulate.tissues import N_TISSUES
+from simulate.tissues import N_TISSUES, Tissue
 
 _EDGE = 1.15  # width of an edge in pixels
 _REACH_STEP_MM = 3.0
@@ -35,7 +35,9 @@ class SignalSource(Protocol):
     def __call__(self, slice_index: int, state: BodyState) -> Tensor:
         """Return (N_TISSUES,) or (N_TISSUES, y, x) complex64, on the geometry's grid.
 
-        What lies outside the heart is seen with the signal of phase 0, stroke 1.
+        What lies outside the heart is seen with the signal of phase 0, stroke 1. A source may also have a method
+        ``brightening`` of the same arguments that returns by how much flow brightens arterial blood in these signals:
+        what of it is next to rest is drawn without.
         """
         ...
 
@@ -78,6 +80,7 @@ class PatientBody:
         self._signals = on_resonance_signals() if signals is None else signals
         thickness = geometry.slice_thickness_mm or geometry.spacing_mm[0]
         self._offsets = ((np.arange(planes) + 0.5) / planes - 0.5) * thickness
+        self._plane_mm = thickness / planes
         self._pixel = max(geometry.spacing_mm[1:])
         self._chests: Recent[Canvas] = Recent(2)
         self._chest_images: Recent[Tensor] = Recent(cached_slices)
@@ -120,7 +123,11 @@ class PatientBody:
         signals = signals[used] if signals.ndim == 1 else signals[used][(slice(None), *_slices(tight))]
         spell = "t,tyx->yx" if signals.ndim == 1 else "tyx,tyx->yx"
         heart = torch.einsum(spell, signals, canvas.densities[used].to(signals.dtype))
-        heart = heart + canvas.remaining.mean(0) * chest[_slices(tight)]
+        flowing = getattr(self._signals, "brightening", None)
+        if flowing is not None and Tissue.ARTERIAL_BLOOD in canvas.used:  # slow blood has no inflow to be bright by
+            gained = 1 - 1 / float(flowing(slice_index, state))
+            heart = heart - gained * canvas.slow * signals[used.index(Tissue.ARTERIAL_BLOOD)]
+        heart = heart + canvas.rest() * chest[_slices(tight)]
         return _paste(image, heart, tight, window)
 
     def fractions(
@@ -129,7 +136,7 @@ class PatientBody:
         """Return the share of each tissue in each pixel: (N_TISSUES, y, x) float32, of sum 1.
 
         With ``textured`` each share is multiplied by the local texture of its tissue: times the signals, that is
-        exactly what :meth:`image` shows.
+        exactly what :meth:`image` shows, but for blood next to rest where the source of signals brightens what flows.
         """
         canvas = self._chest(slice_index, state)
         chest = canvas.densities if textured else canvas.fractions
@@ -139,7 +146,7 @@ class PatientBody:
             return result
         canvas, tight = drawn
         heart = canvas.densities if textured else canvas.fractions
-        heart = heart + canvas.remaining.mean(0) * chest[(slice(None), *_slices(tight))]
+        heart = heart + canvas.rest() * chest[(slice(None), *_slices(tight))]
         return _paste(result, heart, tight, window)
 
     def labels(self, slice_index: int, state: BodyState) -> Tensor:
@@ -259,8 +266,12 @@ class PatientBody:
         grid, z, window = self._grid(slice_index, state)
         if window.rows[0] == window.rows[1]:
             return None
-        canvas = Canvas(tuple(grid.radius.shape), _EDGE * self._pixel, self._device)
-        paint_heart(canvas, self.heart.section(z, state), grid, self.patient)
+        source, planes, weights = self.heart.split(z, state, self._plane_mm)
+        grid = grid.planes(source)
+        canvas = Canvas(
+            tuple(grid.radius.shape), _EDGE * self._pixel, self._device, torch.from_numpy(weights.astype(np.float32))
+        )
+        paint_heart(canvas, self.heart.section(planes, state, self._plane_mm), grid, self.patient)
         return canvas, window
 
     def _chest(self, slice_index: int, state: BodyState) -> Canvas:

@@ -42,12 +42,13 @@ class Timing:
 def timing(rhythm: Rhythm) -> Timing:
     """Return the instants of a regular beat as phases.
 
-    Electromechanical systole is 546 - 2.1 HR ms from the Q wave (Weissler et al., Circulation 37:149, 1968).
+    Electromechanical systole is 546 - 2.1 HR ms from the Q wave (Weissler et al., Circulation 37:149, 1968). Relaxation
+    takes 130 ms of a beat of 680 ms where the left bundle branch is blocked (Xiao et al., Br Heart J 66:443, 1991).
     """
     rr = 60.0 / rhythm.heart_rate_bpm
     systole = 0.546 - 0.0021 * rhythm.heart_rate_bpm - _Q_TO_R_S + rhythm.systole_offset_s
     systole = min(systole, 0.62 * rr)
-    relaxed = systole + min(rhythm.relaxation_s, 0.15 * rr)
+    relaxed = systole + min(rhythm.relaxation_s, 0.2 * rr)
     early = min(_EARLY_S, 0.75 * (rr - relaxed))
     kick = rr - min(_ATRIAL_S, 0.6 * (rr - relaxed))
     return Timing(rhythm.contraction_s / rr, systole / rr, relaxed / rr, (relaxed + early) / rr, kick / rr)

@@ -9,21 +9,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from simulate.body import BodyState
 from simulate.patient.cardiac_cycle import emptiness, filling, twisting
 from simulate.patient.left import N_ANGLES, OUTFLOW_RAD, THETA, Array, LeftShape, Local, smooth, wrap
 from simulate.patient.parameters import Patient
 from simulate.patient.right import RightShape
+from simulate.patient.strands import Rod, Strands
 from simulate.patient.texture import lattice
 
 N_HEIGHTS, N_RINGS, N_BANDS = 24, 64, 256
 """Samples of the heart's texture over height, radius and angle."""
 RINGS = 16
 """Rings per layer of the texture: blood of the left ventricle, its wall, the right ventricle, what lies around."""
+RING_MM = 6.0
+"""Depth over which a valve's ring lies: the height of the mitral annulus' saddle, 4 to 8 mm (Levine et al., Circulation
+80:589, 1989)."""
 ATRIAL_WALL_MM = 1.1
 VESSEL_WALL_MM = 0.9
+SPONGY_POWER = 0.6
+"""Exponent of the rise of muscle's share from the inner edge of the trabeculated layer to the compact wall."""
+_LATERAL: Array = 0.35 + 0.65 * smooth((np.abs(THETA) - 0.7) / 0.5)  # (angle,) the septum is smooth
 _N_PHASES = 400  # samples of the volume curve from which early and late walls are read
+
+
+Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ class HeartSection:
     spongy: Array  # depth of the layer of trabeculae and blood inside the endocardium
     spongy_share: Array  # (plane, angle) share of muscle in it, next to the wall
     epi: Array
-    wall: Array  # 1 where there is left ventricular wall
+    wall: Array  # 1 where there is left ventricular wall, 0.5 at the edge of its opening
     scar: Array  # share of it that is infarcted
     inner: Array  # outline that the right ventricle is laid around
     right: Array
@@ -56,7 +67,9 @@ class HeartSection:
     core: Array  # what lies between the great vessels just above the ventricles
     coat: Array  # outer edge of the epicardial fat
     ventricle: Array  # (plane,) 1 where the plane cuts the left ventricle, 0 above its base and below its apex
+    slow: Array  # depth of the blood along the endocardium that is next to rest
     papillary: tuple[Disc, ...]
+    rods: tuple[Rod, ...]  # strands across the cavity
     aorta: Disc
     pulmonary: Disc
     band: Disc  # moderator band: a strip along the first axis, half as thick as ``radius``
@@ -100,19 +113,68 @@ class Heart:
         self._strands = np.clip(1 + 0.55 * strands, 0.1, 2.2)  # single trabeculae and the clefts between them
         depths = lattice(rng, N_HEIGHTS, 2, N_ANGLES, (1.5, 0.0, 110.0))[:, 0]
         self._depths = np.clip(1 + 0.25 * depths, 0.4, 1.6)
+        rng = np.random.default_rng([patient.seed, 203])  # coarse trabeculae in one place, fine ones in another
+        coarse = lattice(rng, N_HEIGHTS, 2, N_ANGLES, (1.5, 0.0, 60.0))[:, 0]
+        where = lattice(rng, N_HEIGHTS, 2, N_ANGLES, (2.5, 0.0, 220.0))[:, 0]
+        share = smooth(0.5 + 0.6 * where)
+        self._strands = self._strands + share * (np.clip(1 + 0.65 * coarse, 0.0, 2.4) - self._strands)
+        self._rods = Strands(patient.left, patient.seed)
+        self._packing = self._most_packed()
         r = patient.rhythm
         self._curve = np.array([filling(r, k / _N_PHASES) for k in range(_N_PHASES)])
-        self.in_step = r.late_apex_s == 0 and r.late_wall_s == 0
+        self.in_step = r.late_apex_s == 0 and r.late_wall_s == 0 and (r.late_scar_s == 0 or patient.scar.size == 0)
 
     def volumes_ml(self, state: BodyState) -> dict[str, float]:
         """Return the exact volumes in mL of ``lv``, ``myocardium`` and ``rv``."""
         c = emptiness(self.patient, state)
         return {"lv": self.left.volume_ml(c), "myocardium": self.left.wall_ml, "rv": self.right.volume_ml(c)}
 
-    def section(self, z_mm: Array, state: BodyState) -> HeartSection:
-        """Return the heart in the planes ``z_mm`` (plane,), in the heart's own coordinates, at a state of the body."""
+    def section(self, z_mm: Array, state: BodyState, thickness_mm: float = 2.0) -> HeartSection:
+        """Return the heart in planes at a state of the body.
+
+        Parameters
+        ----------
+        z_mm
+            (plane,) in the heart's own coordinates.
+        state
+            Of the body.
+        thickness_mm
+            That a plane stands for: strands that are thinner fill a share of it.
+        """
         c, twisted = emptiness(self.patient, state), twisting(self.patient.rhythm, state.phase)
-        return self.contracted(z_mm, c, twisted, None if self.in_step else self._local(state))
+        return self.contracted(z_mm, c, twisted, None if self.in_step else self._local(state), thickness_mm)
+
+    def split(self, z_mm: Array, state: BodyState, thickness_mm: float) -> tuple[Indices, Array, Array]:
+        """Return planes that stand for these, with a soft edge where ventricles end and atria and arteries begin.
+
+        A valve's ring is no plane: the mitral one is a saddle (:data:`RING_MM`). Within its reach a plane is drawn both
+        as what lies above and as what lies below, with weights that change smoothly as the base descends.
+
+        Parameters
+        ----------
+        z_mm
+            (plane,) in the heart's own coordinates.
+        state
+            Of the body.
+        thickness_mm
+            That a plane stands for.
+
+        Returns
+        -------
+        Which plane each one stands for, its own z in mm, and its weight; the weights' sum is 1.
+        """
+        c, z = emptiness(self.patient, state), np.asarray(z_mm, dtype=np.float64)
+        edges = np.sort([self.left.base_mm(c), self.right.base_mm(c), self.right.valve_mm(c)])
+        width = max(RING_MM, 2 * thickness_mm)
+        above = np.concatenate(
+            [np.zeros((1, len(z))), smooth((edges[:, None] - z) / width + 0.5), np.ones((1, len(z)))]
+        )
+        shares = np.diff(above, axis=0).T  # (plane, piece), pieces from the head towards the apex
+        limits = np.concatenate([[-np.inf], edges, [np.inf]])
+        source, piece = np.nonzero(shares > 0)
+        low, high = limits[piece] + 1e-3, limits[piece + 1] - 1e-3
+        inside = np.where(low < high, np.clip(z[source], low, np.maximum(low, high)), 0.5 * (low + high))
+        return source.astype(np.intp), np.asarray(inside), np.asarray(shares[source, piece] / len(z))
 
     def _local(self, state: BodyState) -> Local:
         """Return the contraction of each piece of wall, which follows the volume curve early or late."""
@@ -122,11 +184,15 @@ class Heart:
 
         def local(u: Array, theta: Array) -> Array:
             late = r.late_apex_s * (1.6 * u - 0.6) - 0.5 * r.late_wall_s * np.cos(theta - r.late_rad + np.pi)
+            if r.late_scar_s > 0:
+                late = late + r.late_scar_s * self.left.scarred(u, theta) ** 0.5
             return np.asarray(np.interp((state.phase - late / self.patient.rr_s) % 1.0, phases, emptied))
 
         return local
 
-    def contracted(self, z_mm: Array, c: float, twisted: float, local: Local | None = None) -> HeartSection:
+    def contracted(
+        self, z_mm: Array, c: float, twisted: float, local: Local | None = None, thickness_mm: float = 2.0
+    ) -> HeartSection:
         """Return the heart in the planes ``z_mm`` (plane,), contracted by a share ``c`` and twisted by another.
 
         ``local`` shares the contraction of the left ventricle out between early and late walls.
@@ -142,24 +208,29 @@ class Heart:
         inner = left.epi + (np.maximum(_blur(hugged, 0.12), hugged) - left.epi) * smooth(above / 8.0)
         right = self.right.section(z, c, inner)
         u = np.clip(left.height, 0.0, 1.0)
-        level = np.minimum((u * (N_HEIGHTS - 1)).round().astype(int), N_HEIGHTS - 1)
+        level = u * (N_HEIGHTS - 1)
         turn = np.round(left.twist / (2 * np.pi) * N_ANGLES).astype(int)
 
         def rolled(table: Array) -> Array:
             columns = (np.arange(N_ANGLES)[None] - turn[:, None]) % N_ANGLES
-            return np.asarray(np.take_along_axis(table[level], columns, 1))
+            return np.asarray(np.take_along_axis(_at_level(table, level), columns, 1))
 
         depth = p.left.trabeculae_mm * (1 + 0.3 * c) * (0.3 + 0.9 * u) * smooth((u - 0.12) / 0.2)
-        lateral = 0.35 + 0.65 * smooth((np.abs(THETA) - 0.7) / 0.5)  # the septum is smooth
+        lateral = _LATERAL
         blood = left.endo - np.minimum(depth[:, None] * lateral * rolled(self._ridges), 0.28 * left.endo)
         # In systole the layer gets thinner and denser: its muscle stays, the blood between is squeezed out.
         packed = 1 - 0.25 * float(np.clip(c, 0.0, 1.0))
-        deep = p.left.spongy_mm * packed * (0.4 + 0.8 * u) * smooth((u - 0.05) / 0.3)
-        spongy = np.minimum(deep[:, None] * (0.6 + 0.4 * lateral) * rolled(self._depths), 0.5 * left.endo)
+        spongy = self._spongy(u, left.endo, packed * rolled(self._depths))
         denser = 1 / (packed * max(0.3, 1 - p.left.ef * float(np.clip(c, 0.0, 1.0))) ** 0.5)
-        share = np.minimum(0.95, p.left.spongy_share * denser * rolled(self._strands))
+        share = np.minimum(0.95, self._packing * p.left.spongy_share * denser * rolled(self._strands))
+        # Stasis: along the wall, deeper towards the apex; less room for it as the cavity empties.
+        room = max(0.4, 1 - p.left.ef * float(np.clip(c, 0.0, 1.0))) ** 0.5
+        still = p.left.slow_mm * room * (0.6 + 0.8 * u) * smooth((u - 0.02) / 0.2)
+        slow = np.minimum(still[:, None] * (0.7 + 0.3 * lateral) + spongy, 0.75 * left.endo) * (still > 0)[:, None]
         gap = right.outer - inner
-        free = np.clip(p.right.trabeculae_mm * (0.6 + 0.6 * u)[:, None] * self._right_ridges[level], 0.0, 0.4 * gap)
+        free = np.clip(
+            p.right.trabeculae_mm * (0.6 + 0.6 * u)[:, None] * _at_level(self._right_ridges, level), 0.0, 0.4 * gap
+        )
         ra = self._right_atrium(z, c, inner)
         right_wall = right.outer + p.right.wall_mm * (1 + 0.25 * c) * right.present
         outline = np.where(inside[:, None], left.epi, 0.0)
@@ -169,8 +240,13 @@ class Heart:
         outline = np.maximum(outline, np.where(_outline_of(aorta) > 0, _outline_of(aorta) + VESSEL_WALL_MM, 0.0))
         core = np.where((above > 0) & (la > 0).any(1, keepdims=True), inner, 0.0)
         return HeartSection(
-            core=core, endo=left.endo, blood=blood, spongy=spongy, spongy_share=share, epi=left.epi, wall=left.wall,
-            scar=left.scar, inner=inner,
+            core=core, endo=left.endo, blood=blood, spongy=spongy, spongy_share=share, slow=slow, epi=left.epi,
+            wall=left.wall, scar=left.scar, inner=inner,
+            rods=tuple(
+                self._rods.rods(
+                    left.height, left.twist, left.endo, p.left.length_mm - self.left.base_mm(c), thickness_mm
+                )
+            ),
             right=right.outer, right_present=right.present,
             right_blood=right.outer - free, right_wall=right_wall, left_atrium=la, right_atrium=ra,
             coat=self._coat(outline, level, above[:, 0]), ventricle=inside.astype(np.float64),
@@ -178,10 +254,30 @@ class Heart:
             band=self._moderator(right.along, c), texture=self._rolled_texture(level, turn),
         )  # fmt: skip
 
+    def _spongy(self, u: Array, endo: Array, uneven: Array | float) -> Array:
+        """Return the depth of the layer of trabeculae and blood: (plane, angle) mm."""
+        deep = self.patient.left.spongy_mm * (0.4 + 0.8 * u) * smooth((u - 0.05) / 0.3)
+        return np.asarray(np.minimum(deep[:, None] * (0.6 + 0.4 * _LATERAL) * uneven, 0.5 * endo))
+
+    def _most_packed(self) -> float:
+        """Return by how much the layer's share of muscle is lowered so that trabeculae do not outweigh what is stated.
+
+        Their mass at end-diastole, from the share's fall with depth (:func:`simulate.patient.render.paint_heart`).
+        """
+        left = self.patient.left
+        if left.spongy_mm == 0 or left.spongy_share == 0:
+            return 1.0
+        u = (np.arange(24) + 0.5) / 24
+        endo = self.left.section(u * left.length_mm, 0.0, 0.0).endo
+        depth, power = self._spongy(u, endo, 1.0), SPONGY_POWER
+        area = depth / (power + 1) * (endo - depth / (power + 2))  # of the share, over the angle, by depth
+        muscle_ml = left.spongy_share * float(2 * np.pi * area.mean(1).mean()) * left.length_mm / 1e3
+        return min(1.0, left.spongy_mass * self.left.wall_ml / max(muscle_ml, 1e-6))
+
     def _rolled_texture(self, level: Array, turn: Array) -> Array:
         shift = np.round(turn * (N_BANDS / N_ANGLES)).astype(int)
         columns = (np.arange(N_BANDS)[None] - shift[:, None]) % N_BANDS
-        return np.asarray(np.take_along_axis(self._texture[level], columns[:, None, :], 2))
+        return np.asarray(np.take_along_axis(_at_level(self._texture, level), columns[:, None, :], 2))
 
     def _left_atrium(self, z: Array, c: float) -> Array:
         """Return the radii of the left atrium: (plane, angle), 0 where there is none."""
@@ -232,15 +328,17 @@ class Heart:
             local = endo[np.arange(len(endo)), column]
             distance = local - size * (share * 0.7 + (0.25 + off) * smooth((0.66 - height) / 0.3))
             distance = np.maximum(distance, 0.4 * local)
-            radius = np.where(fade > 0.05, share * size * (0.5 + 0.5 * fade), -30.0)
+            radius = share * size * (0.5 + 0.5 * fade) - (share * size * 0.5 + 1.0) * (1 - smooth(fade / 0.3))
+            radius = np.where(fade > 0, radius, -30.0)
             discs.append(Disc(distance * np.cos(at + twist), distance * np.sin(at + twist), radius))
         return tuple(discs)
 
     def _moderator(self, along: Array, c: float) -> Disc:
         across, height = self._band_at
         half = self.patient.right.band_mm * (0.5 + 0.1 * c)
-        near = np.abs(along - height) < 0.05
-        return Disc(np.zeros_like(along), np.full_like(along, across), np.where(near, half, -30.0))
+        near = smooth((0.06 - np.abs(along - height)) / 0.02)
+        radius = np.where(near > 0, (half + 1.0) * near - 1.0, -30.0)
+        return Disc(np.zeros_like(along), np.full_like(along, across), radius)
 
     def _coat(self, outline: Array, level: Array, above: Array) -> Array:
         """Return the outer edge of the epicardial fat, which fills the grooves between the chambers."""
@@ -248,10 +346,20 @@ class Heart:
         blurred = _blur(outline, 0.20)
         groove = a.groove_mm * np.exp(-(((above - 3) / 13) ** 2))
         right = smooth(np.cos(THETA / 2) ** 2 * 1.6 - 0.35)  # little fat on the lateral wall
-        fat = self._fat[level] * a.fat_mm * (0.15 + 0.85 * right)
+        fat = _at_level(self._fat, level) * a.fat_mm * (0.15 + 0.85 * right)
         filled = blurred + (fat + groove[:, None]) * (0.3 + 0.7 * right) - 1.2 * (1 - right)
         coat = np.maximum(outline + np.where(fat > 0.6, fat, 0.0), filled)
         return np.asarray(np.where(outline.max(1, keepdims=True) > 0, coat, 0.0))
+
+
+def _at_level(table: Array, level: Array) -> Array:
+    """Return a table (height, ...) at levels (plane,) between its heights: (plane, ...).
+
+    Tissue that moves through a plane does not change from one height's to the next's at once.
+    """
+    low = np.minimum(level.astype(int), N_HEIGHTS - 2)
+    share = (level - low).reshape(-1, *[1] * (table.ndim - 1))
+    return np.asarray(table[low] + share * (table[low + 1] - table[low]))
 
 
 def _blur(table: Array, width_rad: float) -> Array:

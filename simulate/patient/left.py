@@ -29,6 +29,7 @@ THETA: Array = (np.arange(N_ANGLES) + 0.5) * (2 * np.pi / N_ANGLES) - np.pi
 OUTFLOW_RAD = 0.55
 """Direction of the outflow tract from the middle of the septum: towards the anterior wall."""
 _N_HEIGHTS = 257
+_SOFT_RAD = 0.06  # the edge of the opening, about a pixel
 _COARSE = 32  # every so many angles are enough to average what is smooth
 _EVEN = 0.25  # evens out the shares of late and early walls while little has contracted
 _MOST = 0.95  # loss of squared radius that no piece of wall exceeds by contracting out of step
@@ -56,7 +57,7 @@ class LeftSection:
     endo: Array
     epi: Array
     scar: Array  # share of the wall that is infarcted
-    wall: Array  # 1 where there is myocardium, 0 where it opens to the outflow tract
+    wall: Array  # 1 where there is myocardium, 0 where it opens to the outflow tract, 0.5 at the edge
     twist: Array  # (plane,) radians
 
 
@@ -77,11 +78,10 @@ class LeftShape:
         self._m = self._outline(THETA)
         endo = self._profile(u / self._end)
         self._endo_scale = p.edv_ml * 1e3 / (p.length_mm * np.trapezoid(endo, u))
-        still = self._stillness(u) * self._m
-        effort = (0.94 + 0.12 * u) * (1 - still.mean(1))
+        motion = self._motion(u)
+        effort = (0.94 + 0.12 * u) * (motion * self._m).mean(1)
         self._u = u
-        rest = self._stillness(u)[:, ::_COARSE]
-        self._effort = endo[:, None] * (0.94 + 0.12 * u)[:, None] * (1 - rest) * self._m[::_COARSE]
+        self._effort = endo[:, None] * (0.94 + 0.12 * u)[:, None] * motion[:, ::_COARSE] * self._m[::_COARSE]
         self._i_all = float(self._endo_scale * np.trapezoid(endo, u))
         self._i_effort = float(self._endo_scale * np.trapezoid(endo * effort, u))
         full = np.linspace(0, 1, 2 * _N_HEIGHTS)
@@ -117,7 +117,7 @@ class LeftShape:
         twist = twisted * (p.twist_base_rad + (p.twist_apex_rad - p.twist_base_rad) * u)
         relative = self._relative(self.volume_ml(emptiness), shortening)
         theta = wrap(THETA[None] - twist[:, None])
-        moving = (0.94 + 0.12 * u)[:, None] * (1 - self._stillness(u, theta))
+        moving = (0.94 + 0.12 * u)[:, None] * self._motion(u, theta)
         if local is not None and relative > 0:
             moving = moving * self._share_out(local, u, theta, relative)
         inner = self._endo_scale * self._profile(np.minimum(u / self._end, 1.0))
@@ -126,10 +126,11 @@ class LeftShape:
         epi2 = endo2 + area[:, None] / np.pi * self._regions(u, theta)
         there = ((height >= 0) & (height <= 1))[:, None]
         opening = self._opening(np.where(height < 0, 2.0, height))[:, None]
-        wall = (np.abs(wrap(THETA - OUTFLOW_RAD))[None] >= opening) & there
+        soft = np.minimum(_SOFT_RAD, np.maximum(opening, 1e-6))
+        wall = np.clip((np.abs(wrap(THETA - OUTFLOW_RAD))[None] - opening) / soft + 0.5, 0.0, 1.0) * there
         scar = self.scar.fibrosis * self._stillness(u, theta)
         endo = np.where(there & (height < self._end)[:, None], np.sqrt(np.maximum(endo2, 0.0)), 0.0)
-        return LeftSection(height, endo, np.sqrt(epi2), scar, wall.astype(np.float64), twist)
+        return LeftSection(height, endo, np.sqrt(epi2), scar, wall, twist)
 
     def area_mm2(self, z_mm: Array, emptiness: float) -> Array:
         """Return the exact cavity area of each plane: (plane,) mm^2."""
@@ -181,6 +182,14 @@ class LeftShape:
         across = smooth((s.half_width_rad - np.abs(wrap(theta - s.theta_rad))) / 0.5 + 0.5)
         along = smooth((s.half_height - np.abs(u - s.height)) / 0.2 + 0.5)
         return np.asarray(s.size * along[:, None] * across)
+
+    def scarred(self, u: Array, theta: Array) -> Array:
+        """Return how far pieces of wall at heights (plane, 1) and angles (plane, angle) are scarred, from 0 to 1."""
+        return self._stillness(np.asarray(u)[:, 0], theta)
+
+    def _motion(self, u: Array, theta: Array = THETA) -> Array:
+        """Return each piece's inward motion over that of healthy wall, negative where an infarct bulges."""
+        return np.asarray(1 - (1 + self.scar.dyskinesis) * self._stillness(u, theta))
 
     def _regions(self, u: Array, theta: Array = THETA) -> Array:
         """Return the wall's share at each angle, of mean 1: (height, angle)."""

@@ -18,6 +18,10 @@ _UKB = "Petersen et al., J Cardiovasc Magn Reson 19:18, 2017"
 _WALL = "Kawel et al., Circ Cardiovasc Imaging 5:500, 2012"
 _LAYER = "Dawson et al., Circ Cardiovasc Imaging 4:139, 2011; Kohli et al., Eur Heart J 29:89, 2008"
 _LATE = "Helm et al., Circulation 111:2760, 2005; Auricchio et al., Circulation 109:1133, 2004"
+_BLOCK = "Xiao, Lee and Gibson, Br Heart J 66:443, 1991; Plehn et al., Int J Med Sci 5:333, 2008"
+_STASIS = "Eriksson et al., Eur Heart J Cardiovasc Imaging 14:417, 2013; Baccani et al., J Biomech 35:665, 2002"
+_TENDONS = "Luetmer et al., J Am Coll Cardiol 8:179, 1986"
+_WATER = "Thompson et al., J Cardiovasc Magn Reson, 2019; lung water in failure, Br J Radiol, 2023 (PMID 37001041)"
 _LUNG = "0.10 of water after breathing in, 0.25 out: Theilmann et al., J Magn Reson Imaging 30:527, 2009"
 _PI = 3.1415927
 
@@ -52,15 +56,20 @@ class Rhythm(_Checked):
     systole_offset_s: float = quantity(
         "s", -0.06, 0.16, "end-systole later than the regression on heart rate", "Weissler et al., Circulation 37:149"
     )
-    relaxation_s: float = quantity("s", 0.03, 0.18, "isovolumic relaxation", "Nagueh et al., JASE 29:277, 2016")
+    relaxation_s: float = quantity("s", 0.03, 0.24, "isovolumic relaxation", "Nagueh et al., JASE 29:277, 2016")
     atrial_share: float = quantity("", 0.05, 0.5, "share of the stroke volume that the atrium adds", "as relaxation")
     diastasis_share: float = quantity("", 0.0, 0.2, "share of the stroke volume that drifts in between")
     contraction_s: float = quantity(
-        "s", 0.03, 0.12, "isovolumic contraction, after the R wave", "Weissler et al., Circulation 37:149", 0.045
+        "s", 0.03, 0.22, "isovolumic contraction, after the R wave", "Weissler et al., Circulation 37:149", 0.045
     )
+    qrs_s: float = quantity("s", 0.06, 0.24, "duration of the QRS complex", _BLOCK, 0.092)
     late_apex_s: float = quantity("s", -0.08, 0.12, "contraction of the apex later than that of the base", _LATE, 0.0)
     late_wall_s: float = quantity("s", 0, 0.15, "contraction of the latest wall later than the opposite", _LATE, 0.0)
     late_rad: float = quantity("rad", -_PI, _PI, "direction of the latest wall", _LATE, _PI)
+    late_scar_s: float = quantity(
+        "s", 0, 0.15, "contraction of what still moves about an infarct, later than the rest",
+        "Voigt et al., J Am Soc Echocardiogr 16:415, 2003", 0.0,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,14 @@ class LeftVentricle(_Checked):
     outflow_rad: float = quantity("rad", 0, 1.2, "half the angle of that opening at the mitral plane")
     spongy_mm: float = quantity("mm", 0, 11, "depth of the layer of trabeculae and blood, at 0.75 height", _LAYER, 0.0)
     spongy_share: float = quantity("", 0, 0.9, "share of muscle in that layer next to the compact wall", default=0.6)
+    spongy_mass: float = quantity(
+        "", 0.02, 1, "most that muscle in that layer weighs, over the compact wall's mass",
+        "Jacquier et al., Eur Heart J 31:1098, 2010", 1.0,
+    )  # fmt: skip
+    slow_mm: float = quantity("mm", 0, 16, "depth of blood next to rest along the wall, at half height", _STASIS, 0.0)
+    slow_dark: float = quantity("", 0, 0.4, "share of signal that blood at rest loses by dephasing", default=0.0)
+    tendons: int = quantity("", 0, 6, "false tendons across the cavity", _TENDONS, 0)
+    strands: int = quantity("", 0, 40, "trabeculae from wall to wall and from papillary muscle to wall", _LAYER, 0)
 
 
 @dataclass(frozen=True)
@@ -103,6 +120,10 @@ class Scar(_Checked):
     half_height: float = quantity("", 0.1, 1, "half its extent in height", "as theta_rad", 0.4)
     thinning: float = quantity("", 0, 0.75, "share of the wall that is lost in its core", "Baer, Circulation 1995", 0.0)
     fibrosis: float = quantity("", 0, 1, "share of the remaining wall that is scar", "as thinning", 0.0)
+    dyskinesis: float = quantity(
+        "", 0, 0.5, "outward motion of its core over the inward motion of healthy wall",
+        "a quarter bulge: Visser et al., Am J Cardiol 57:729, 1986", 0.0,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -172,6 +193,7 @@ class Thorax(_Checked):
     rib_pitch_mm: float = quantity("mm", 22, 42, "distance of the ribs")
     lung_vessels: float = quantity("", 0, 2, "density of the lungs' vessels, 1 is usual")
     lung_density: float = quantity("", 0.6, 1.6, "density of lung over that of a usual breath-hold", _LUNG, 1.0)
+    lung_water: float = quantity("", 0.6, 2.5, "water of lung over that of health, equally inflated", _WATER, 1.0)
 
 
 @dataclass(frozen=True)

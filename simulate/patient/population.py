@@ -13,6 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from kspace.errors import InputError
+from simulate.patient.draw import LIMIT, Draw
+from simulate.patient.failing import bulging, lung_density, lung_water, out_of_step, trabeculated
 from simulate.patient.left import LeftShape
 from simulate.patient.parameters import (
     Group,
@@ -39,29 +41,6 @@ REFERENCE: dict[Sex, dict[str, tuple[float, float]]] = {
     },
 }  # fmt: skip
 """Mean and standard deviation by sex in health (Petersen et al., 2017)."""
-
-_LIMIT = 2.6  # standard deviations at which a normal draw ends
-
-
-class _Draw:
-    """Truncated normal draws from one generator."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
-
-    def z(self) -> float:
-        while abs(value := float(self.rng.normal())) > _LIMIT:
-            pass
-        return value
-
-    def normal(self, mean: float, sd: float, low: float = -np.inf, high: float = np.inf) -> float:
-        return float(np.clip(mean + sd * self.z(), low, high))
-
-    def lognormal(self, median: float, sd: float, low: float = 0.0, high: float = np.inf) -> float:
-        return float(np.clip(median * np.exp(sd * self.z()), low, high))
-
-    def uniform(self, low: float, high: float) -> float:
-        return float(self.rng.uniform(low, high))
 
 
 def draw_patient(
@@ -98,12 +77,13 @@ def draw_patient(
             LeftShape(patient.left, patient.scar)
         except InputError:
             continue
-        return patient
+        later = Draw(np.random.default_rng([seed, 104, attempt]))
+        return replace(patient, scar=bulging(later, patient.left, patient.scar))
     raise InputError(f"no patient of seed {seed} in group {group} could be drawn", expected="another seed")
 
 
 def _draw(seed: int, attempt: int, group: Group, sex: Sex, rate: float | None) -> Patient:
-    d = _Draw(np.random.default_rng([seed, 101, attempt]))
+    d = Draw(np.random.default_rng([seed, 101, attempt]))
     male = sex is Sex.MALE
     age = d.normal(58, 10, 25, 85) if group is Group.NORMAL else d.normal(60, 11, 25, 88)
     height = d.normal(176, 6.8) if male else d.normal(162.5, 6.3)
@@ -114,8 +94,9 @@ def _draw(seed: int, attempt: int, group: Group, sex: Sex, rate: float | None) -
     fitness = d.z()  # a large slow heart or a small fast one
     drawn_rate = d.normal((64 if male else 67) - 4.5 * fitness, 8.5, 42, 110)
     left, right, scar = _ventricles(d, group, sex, size, bsa, fitness, age)
-    own = _Draw(np.random.default_rng([seed, 102, attempt]))
-    left = _trabeculated(own, left, group)
+    own = Draw(np.random.default_rng([seed, 102, attempt]))
+    new = Draw(np.random.default_rng([seed, 103, attempt]))
+    left = trabeculated(own, new, left, group)
     return Patient(
         seed=seed,
         sex=sex,
@@ -123,13 +104,17 @@ def _draw(seed: int, attempt: int, group: Group, sex: Sex, rate: float | None) -
         age_years=age,
         height_cm=height,
         weight_kg=weight,
-        rhythm=_out_of_step(own, _rhythm(d, drawn_rate if rate is None else rate, age), group),
+        rhythm=out_of_step(own, new, _rhythm(d, drawn_rate if rate is None else rate, age), group),
         left=left,
         right=right,
         scar=scar,
         around=_surroundings(d, male, bmi, bsa, group),
         placement=_placement(d, bmi, age),
-        thorax=replace(_thorax(d, male, bmi, height), lung_density=_lung_density(own)),
+        thorax=replace(
+            _thorax(d, male, bmi, height),
+            lung_density=lung_density(own),
+            lung_water=lung_water(new, group, left.ef),
+        ),
         texture=Texture(
             blood=d.lognormal(0.055, 0.35, 0.01, 0.15),
             myocardium=d.lognormal(0.09, 0.3, 0.02, 0.25),
@@ -141,7 +126,7 @@ def _draw(seed: int, attempt: int, group: Group, sex: Sex, rate: float | None) -
     )
 
 
-def _rhythm(d: _Draw, rate: float, age: float) -> Rhythm:
+def _rhythm(d: Draw, rate: float, age: float) -> Rhythm:
     late = min(1.0, max(0.0, (age - 30) / 50))  # relaxation slows with age and the atrium does more
     return Rhythm(
         heart_rate_bpm=rate,
@@ -152,49 +137,15 @@ def _rhythm(d: _Draw, rate: float, age: float) -> Rhythm:
     )
 
 
-def _lung_density(d: _Draw) -> float:
-    """Two of three hold their breath after breathing out, as protocols ask (Kramer et al., JCMR 22:17, 2020)."""
-    out = d.uniform(0, 1) < 0.67
-    return d.lognormal(1.2 if out else 0.8, 0.2, 0.6, 1.6)
-
-
-def _out_of_step(d: _Draw, rhythm: Rhythm, group: Group) -> Rhythm:
-    """Failing hearts: slow to build up pressure and to relax; with a broad QRS complex, late and out of step.
-
-    A third to a half of dilated hearts and fewer after infarction have QRS above 120 ms (Baldasseroni et al., Am Heart
-    J 143:398, 2002); their lateral wall comes last by 30 to 120 ms (Auricchio et al., Circulation 109:1133, 2004).
-    """
-    if group not in (Group.DILATED, Group.INFARCT):
-        return rhythm
-    broad = d.uniform(0, 1) < (0.45 if group is Group.DILATED else 0.25)
-    later = d.normal(0.075, 0.025, 0.02, 0.14) if broad else d.normal(0.02, 0.015, 0.0, 0.05)
-    return replace(
-        rhythm,
-        systole_offset_s=float(np.clip(rhythm.systole_offset_s + later, -0.06, 0.16)),
-        relaxation_s=float(np.clip(rhythm.relaxation_s + d.normal(0.025, 0.015, 0.0, 0.06), 0.035, 0.16)),
-        contraction_s=d.normal(0.085, 0.012, 0.06, 0.11) if broad else d.normal(0.065, 0.01, 0.045, 0.09),
-        late_apex_s=d.normal(0.02, 0.03, -0.05, 0.09),
-        late_wall_s=d.normal(0.075, 0.02, 0.03, 0.12) if broad else d.normal(0.025, 0.01, 0.0, 0.05),
-        late_rad=float((d.normal(np.pi, 0.4) + np.pi) % (2 * np.pi) - np.pi),
-    )
-
-
-def _trabeculated(d: _Draw, left: LeftVentricle, group: Group) -> LeftVentricle:
-    """Trabeculae and blood inside the compact wall, deeper in dilated hearts (see the parameter's sources)."""
-    depth, spread = {Group.DILATED: (6.5, 1.6), Group.INFARCT: (5.0, 1.4)}.get(group, (3.0, 0.8))
-    low, high = (3.0, 10.0) if depth > 3 else (1.2, 5.5)
-    return replace(left, spongy_mm=d.normal(depth, spread, low, high), spongy_share=d.normal(0.6, 0.1, 0.35, 0.85))
-
-
 def _ventricles(
-    d: _Draw, group: Group, sex: Sex, size: float, bsa: float, fitness: float, age: float
+    d: Draw, group: Group, sex: Sex, size: float, bsa: float, fitness: float, age: float
 ) -> tuple[LeftVentricle, RightVentricle, Scar]:
     """Draw volumes first, then shapes that hold them."""
     table = REFERENCE[sex]
 
     def standard(name: str, z: float) -> float:
         mean, sd = table[name]
-        return mean + 1.03 * sd * float(np.clip(z, -_LIMIT, _LIMIT))  # 1.03 makes up for the cut tails
+        return mean + 1.03 * sd * float(np.clip(z, -LIMIT, LIMIT))  # 1.03 makes up for the cut tails
 
     years = (age - 58) / 10
     z_edv = 0.55 * size + 0.36 * fitness - 0.20 * years + 0.73 * d.z()
@@ -261,7 +212,7 @@ def _ventricles(
     return left, right, scar
 
 
-def _scar(d: _Draw, territory: int) -> Scar:
+def _scar(d: Draw, territory: int) -> Scar:
     """Anterior descending, right or circumflex artery (Cerqueira et al., Circulation 105:539, 2002)."""
     at, wide, height, tall = [(0.7, 1.0, 0.72, 0.42), (-1.2, 0.85, 0.4, 0.4), (2.6, 0.8, 0.45, 0.4)][territory]
     return Scar(
@@ -280,7 +231,7 @@ def _thicken(left: LeftVentricle, thickest_mm: float) -> LeftVentricle:
     return left
 
 
-def _surroundings(d: _Draw, male: bool, bmi: float, bsa: float, group: Group) -> Surroundings:
+def _surroundings(d: Draw, male: bool, bmi: float, bsa: float, group: Group) -> Surroundings:
     large = {Group.DILATED: 1.12, Group.HYPERTROPHIC: 1.12, Group.INFARCT: 1.06}.get(group, 1.0)
     return Surroundings(
         left_atrium_mm=d.normal(22, 2, 17, 30) * large * (bsa / 1.85) ** 0.33,
@@ -293,7 +244,7 @@ def _surroundings(d: _Draw, male: bool, bmi: float, bsa: float, group: Group) ->
     )
 
 
-def _placement(d: _Draw, bmi: float, age: float) -> Placement:
+def _placement(d: Draw, bmi: float, age: float) -> Placement:
     lying = (bmi - 26) / 5 + 0.3 * (age - 58) / 10  # the heart lies flatter in the stout and the old
     return Placement(
         azimuth_rad=d.normal(0.73 + 0.05 * lying, 0.12, 0.4, 1.15),
@@ -309,7 +260,7 @@ def _placement(d: _Draw, bmi: float, age: float) -> Placement:
     )
 
 
-def _thorax(d: _Draw, male: bool, bmi: float, height: float) -> Thorax:
+def _thorax(d: Draw, male: bool, bmi: float, height: float) -> Thorax:
     stout = (bmi / 26) ** 0.55
     wide = (162 if male else 150) * stout * (height / 170) ** 0.5
     fat = (11.0 if male else 14.0) * (bmi / 26) ** 2

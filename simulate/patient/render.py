@@ -14,9 +14,11 @@ from simulate.patient.heart import (
     N_BANDS,
     N_RINGS,
     RINGS,
+    SPONGY_POWER,
     VESSEL_WALL_MM,
     Disc,
     HeartSection,
+    Indices,
 )
 from simulate.patient.left import N_ANGLES, Array
 from simulate.patient.parameters import Patient
@@ -43,6 +45,17 @@ class PolarGrid:
         plane = torch.arange(x.shape[0], device=x.device)[:, None, None]
         band = column // (N_ANGLES // N_BANDS) + plane * (N_RINGS * N_BANDS)
         return cls(torch.hypot(x, y), along, across, column + plane * N_ANGLES, band)
+
+    def planes(self, source: Indices) -> PolarGrid:
+        """Return the grid whose planes are these of its own, (plane,), of which some may come more than once."""
+        if len(source) == len(self.radius) and (source == np.arange(len(source))).all():
+            return self
+        which = torch.from_numpy(source).to(self.radius.device)
+        moved = (torch.arange(len(source), device=which.device) - which)[:, None, None]
+        return PolarGrid(
+            self.radius[which], self.along[which], self.across[which], self.index[which] + moved * N_ANGLES,
+            self.band[which] + moved * (N_RINGS * N_BANDS),
+        )  # fmt: skip
 
     def part(self, rows: slice, columns: slice) -> PolarGrid:
         """Return some rows and columns of it."""
@@ -88,15 +101,23 @@ def paint_heart(canvas: Canvas, section: HeartSection, grid: PolarGrid, patient:
     blood, wall = 1 + texture.blood * noise, 1 + texture.myocardium * noise
     if s.ventricle.any():
         inside = canvas.cover(endo)
+        if s.rods:
+            canvas.paint(Tissue.MYOCARDIUM, _rods(canvas, s, grid) * inside, wall)
         for disc in s.papillary:
             if disc.radius.max() > 0:
                 canvas.paint(Tissue.MYOCARDIUM, canvas.cover(t.disc(disc) + 0.6 * noise) * inside, wall)
         if s.spongy.any():  # trabeculae finer than can be drawn one by one, between them blood
             layer = t.value(s.spongy)
             into = (1 + (grid.radius - t.value(s.endo)) / layer.clamp_min(0.5)).clamp_(0.0, 1.0)
-            muscle = t.value(s.spongy_share) * into.pow(0.6) * (1 + 0.2 * noise)
+            muscle = t.value(s.spongy_share) * into.pow(SPONGY_POWER) * (1 + 0.2 * noise)
             canvas.paint(Tissue.MYOCARDIUM, muscle.clamp_(0.0, 1.0) * inside, wall)
-        canvas.paint(Tissue.ARTERIAL_BLOOD, canvas.cover(t.distance(s.blood)), blood)
+        share = canvas.cover(t.distance(s.blood))
+        if s.slow.any():  # along the wall, and all of what lies among trabeculae, blood is next to rest
+            still = ((grid.radius - t.value(s.endo)) / t.value(s.slow).clamp_min(0.5) + 1).clamp_(0.0, 1.0)
+            still = still * still * (3 - 2 * still)
+            canvas.paint(Tissue.ARTERIAL_BLOOD, share, blood * (1 - patient.left.slow_dark * still), slow=still)
+        else:
+            canvas.paint(Tissue.ARTERIAL_BLOOD, share, blood)
         present = t.value(s.wall)
         share = canvas.cover(epi) * present
         if s.scar.any():
@@ -140,10 +161,34 @@ def paint_labels(section: HeartSection, grid: PolarGrid) -> Tensor:
     labels = torch.zeros(grid.radius.shape, dtype=torch.uint8, device=grid.radius.device)
     right = (grid.radius < t.value(s.right)) & (grid.radius >= t.value(s.inner))
     labels[right] = 3
-    wall = (grid.radius < t.value(s.epi)) & (t.value(s.wall) > 0)
+    wall = (grid.radius < t.value(s.epi)) & (t.value(s.wall) >= 0.5)
     labels[wall] = 2
     labels[grid.radius < t.value(s.endo)] = 1
     return labels
+
+
+def _rods(canvas: Canvas, s: HeartSection, grid: PolarGrid) -> Tensor:
+    """Return how much of each pixel strands cover: (plane, y, x)."""
+    covered = torch.zeros_like(grid.radius)
+    near = (grid.radius < float(s.endo.max())).any(0)
+    if not bool(near.any()):
+        return covered
+    rows, columns = (torch.nonzero(near.any(axis)).flatten() for axis in (1, 0))
+    box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    along, across = (part[:, box[0], box[1]] for part in (grid.along, grid.across))
+    for rod in s.rods:
+        for plane in np.flatnonzero(rod.share > 0):
+            x, y, dx, dy = (
+                float(v[plane]) for v in (
+                    rod.along[0], rod.across[0], rod.along[1] - rod.along[0], rod.across[1] - rod.across[0],
+                )
+            )  # fmt: skip
+            u, v = along[plane] - x, across[plane] - y
+            part = ((u * dx + v * dy) / max(dx * dx + dy * dy, 1e-6)).clamp_(0.0, 1.0)
+            rod_here = canvas.cover(torch.hypot(u - part * dx, v - part * dy) - rod.radius) * float(rod.share[plane])
+            here = covered[plane][box]
+            torch.maximum(here, rod_here, out=here)
+    return covered
 
 
 def _grown(table: Array, by: float) -> Array:

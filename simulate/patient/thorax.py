@@ -20,6 +20,19 @@ from simulate.tissues import Tissue
 _SKIN_MM = 2.2
 FORWARD = 0.18
 """Displacement of the front chest wall over the diaphragm's (De Groote et al., J Appl Physiol 83:1531, 1997)."""
+SETTLED = 0.35
+"""Rise of the lung's density from the middle to the back of the chest: 33 % of water in the posterior half and 20 % in
+the anterior one of healthy people who lie on their backs (dynamic lung water, Magn Reson Med, 2023, doi
+10.1002/mrm.29716), which is a factor of two from front to back."""
+PRESSED = 0.3
+"""Rise of the lung's density behind the heart, under whose weight it lies: 7 to 42 % of the left lung (Albert and
+Hubmayr, Am J Respir Crit Care Med 161:1660, 2000), and 0.11 g/mL less when the heart's weight is taken off by lying
+prone (Prisk et al., J Appl Physiol 103:883, 2007)."""
+BASAL = 0.25
+"""Rise of the lung's density next to the diaphragm when the breath is held after breathing out, where the bases are
+least inflated. This simulator's choice, of the size of the difference along the lung in Prisk et al., 2007."""
+MOST_OVER_MEAN = 1.5
+"""Densest lung over the patient's mean: what the gradients together may reach."""
 
 
 class Thorax:
@@ -200,6 +213,20 @@ class Thorax:
         canvas.paint(Tissue.VENOUS_BLOOD, canvas.cover(torch.minimum(large, small)) * 0.8)
         tiny = canvas.cover(self._tiny.distance_mm(xyz) - 0.6 * size)
         canvas.paint(Tissue.VENOUS_BLOOD, (0.5 * t.lung_vessels * tiny).clamp_(max=1.0))
-        settle = 1 + 0.35 * (middle.back / t.half_depth_mm)
-        grain = (t.lung_density * settle * (1 + p.texture.lung * (0.6 * fine + 0.6 * coarse))).clamp_(min=0.1)
+        density = self._lung_density(middle) * (1 + p.texture.lung * (0.6 * fine + 0.6 * coarse))
+        grain = t.lung_density * t.lung_water * density.clamp_(0.1, MOST_OVER_MEAN)
         canvas.paint(Tissue.LUNG, torch.ones_like(canvas.remaining), grain)
+
+    def _lung_density(self, points: Points) -> Tensor:
+        """Return the lung's density over its mean: more at the back, behind the heart and, breathed out, at the base.
+
+        ``points`` are those of one plane.
+        """
+        t, place = self.patient.thorax, self.patient.placement
+        settled = 1 + SETTLED * (points.back / t.half_depth_mm)
+        left, back = points.left - place.mitral_left_mm - 25, points.back - place.mitral_back_mm - 35
+        behind = torch.exp(-((left / 38) ** 2) - ((back / 32) ** 2) - ((points.feet - 15) / 50) ** 2)
+        out = min(1.0, max(0.0, (t.lung_density - 0.8) / 0.4))  # 0 after breathing in, 1 after breathing out
+        base = torch.exp(self.abdomen.below_mm(points).clamp(-200.0, 0.0) / 28.0)
+        # Over the whole lung the base takes 0.3 of its own rise, which is not to change the mean.
+        return settled * (1 + PRESSED * behind) * ((1 + BASAL * out * base) / (1 + 0.3 * BASAL * out))

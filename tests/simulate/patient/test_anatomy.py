@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,12 +9,15 @@ from scipy import ndimage
 from kspace.errors import InputError, ShapeError
 from kspace.scan import Geometry
 from simulate.body import Body, BodyState
+from simulate.magnet import MagnetSignals
 from simulate.patient.anatomy import PatientBody
 from simulate.patient.cardiac_cycle import timing
 from simulate.patient.parameters import Group, Patient
 from simulate.patient.placement import short_axis_geometry, short_axis_like
 from simulate.patient.population import draw_patient
-from simulate.signal import on_resonance_signals
+from simulate.patient.shapes import Points
+from simulate.patient.thorax import Thorax
+from simulate.signal import BalancedSequence, on_resonance_signals
 from simulate.tissues import N_TISSUES, Tissue
 
 
@@ -178,14 +182,68 @@ def test_trabeculae_belong_to_the_cavity_in_labels_and_volumes() -> None:
     assert _near_the_apex(patient).volumes_ml(state) == _near_the_apex(compact).volumes_ml(state)
 
 
-def test_the_density_of_the_lung_scales_its_signal() -> None:
+def test_the_water_of_the_lung_scales_its_signal() -> None:
     patient = draw_patient(1)
     images = []
-    for density in (0.8, 1.6):
-        dense = replace(patient, thorax=replace(patient.thorax, lung_density=density))
+    for water in (0.8, 1.6):
+        dense = replace(patient, thorax=replace(patient.thorax, lung_water=water))
         body = PatientBody(dense, short_axis_geometry(dense, n_slices=1, first_mm=30.0, rows=96, columns=96))
         images.append(body.image(0, BodyState()).real[body.fractions(0, BodyState())[Tissue.LUNG] > 0.999])
     torch.testing.assert_close(images[1], 2 * images[0], atol=1e-3, rtol=0.01)
+
+
+def test_lung_is_denser_at_the_back_behind_the_heart_and_breathed_out_at_the_base() -> None:
+    patient = draw_patient(1)
+    lungs = [Thorax(replace(patient, thorax=replace(patient.thorax, lung_density=d))) for d in (0.8, 1.2)]
+
+    def at(thorax: Thorax, left: float, back: float, feet: float) -> float:
+        points = Points(*(torch.full((1, 1, 1), v) for v in (left, back, feet)))
+        return float(thorax._lung_density(points))
+
+    depth = patient.thorax.half_depth_mm
+    front, rear = (at(lungs[0], -90.0, share * depth, -80.0) for share in (-0.6, 0.6))
+    assert 1.4 < rear / front < 2.1
+    heart = patient.placement.mitral_left_mm + 25
+    assert at(lungs[0], heart, 45.0, 10.0) > 1.1 * at(lungs[0], -90.0, 45.0, 10.0)
+    points = Points(*(torch.full((1, 1, 1), v) for v in (-70.0, 0.0, 0.0)))
+    base = -float(lungs[0].abdomen.below_mm(points)) / 0.85 - 4.0
+    assert at(lungs[1], -70.0, 0.0, base) > 1.1 * at(lungs[0], -70.0, 0.0, base)
+
+
+def test_blood_along_the_wall_lacks_the_brightness_of_inflow() -> None:
+    patient = draw_patient(2, group=Group.DILATED)
+    left = replace(patient.left, slow_mm=9.0, slow_dark=0.0, spongy_mm=0.0, strands=0, tendons=0, trabeculae_mm=0.0)
+    patient = replace(patient, left=left, texture=replace(patient.texture, blood=0.0))
+    geometry = short_axis_geometry(patient, n_slices=1, first_mm=45.0, rows=160, columns=160, pixel_mm=1.3)
+    signals = MagnetSignals(patient, geometry, BalancedSequence(), fresh=0.4)
+    state = BodyState(phase=0.9)
+    body = PatientBody(patient, geometry, signals=signals)
+    share, image = body.fractions(0, state)[Tissue.ARTERIAL_BLOOD], body.image(0, state).abs()
+    cavity = body.labels(0, state) == 1
+    depth = torch.from_numpy(ndimage.distance_transform_edt(cavity.numpy())) * 1.3
+    level = image / signals(0, state)[Tissue.ARTERIAL_BLOOD].abs()
+    gain = signals.brightening(0, state)
+    places = depth > 14, (depth > 1.5) & (depth < 3)
+    core, layer = (level[cavity & (share > 0.999) & here].median() for here in places)
+    assert float(core) == pytest.approx(1.0, abs=0.01)
+    assert 1 / gain < float(layer) < 0.5 * (1 + 1 / gain)
+    flowing = replace(patient, left=replace(left, slow_mm=0.0))
+    bright = PatientBody(flowing, geometry, signals=signals).image(0, state).abs()
+    assert float((bright / image)[depth > 14].max()) < 1.01
+
+
+def test_the_base_passes_a_plane_without_a_jump() -> None:
+    body = _body(1, first_mm=6.0, n_slices=1, rows=160, columns=160)
+    phases = np.linspace(0.05, 0.35, 61)
+    images = [body.image(0, BodyState(float(p))).real for p in phases]
+    steps = np.array([float((b - a).square().mean()) for a, b in pairwise(images)])
+    beside = np.maximum(steps[:-2], steps[2:])
+    assert (steps[1:-1] < 1.5 * beside + 1e-6).all()
+    for z in (np.array([5.0]), np.linspace(-30.0, 90.0, 40)):
+        source, planes, weights = body.heart.split(z, BodyState(0.2), 2.0)
+        assert weights.sum() == pytest.approx(1.0)
+        assert set(source) == set(range(len(z)))
+        assert np.abs(planes - z[source]).max() <= 3.0 + 1e-9  # no further than half the ring's depth
 
 
 def test_the_same_body_gives_the_same_image() -> None:

@@ -1,0 +1,138 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from simulate.body import BodyState
+from simulate.magnet import LUNG_MOST, patient_tissues
+from simulate.patient.cardiac_cycle import timing
+from simulate.patient.heart import Heart
+from simulate.patient.left import LeftShape
+from simulate.patient.parameters import Group, Patient
+from simulate.patient.population import draw_patient
+from simulate.patient.thorax import MOST_OVER_MEAN
+from simulate.tissues import Tissue
+
+
+def _group(group: Group, count: int = 60) -> list[Patient]:
+    return [draw_patient(seed, group=group) for seed in range(count)]
+
+
+def test_a_third_of_failing_hearts_have_a_broad_qrs_complex_and_no_healthy_one() -> None:
+    failing = _group(Group.DILATED) + _group(Group.INFARCT)
+    assert np.mean([p.rhythm.qrs_s > 0.12 for p in failing]) == pytest.approx(0.35, abs=0.1)
+    assert max(p.rhythm.qrs_s for p in _group(Group.NORMAL)) < 0.12
+    assert max(p.rhythm.qrs_s for p in failing) < 0.2
+
+
+def test_a_broad_qrs_complex_delays_ejection_and_relaxation() -> None:
+    failing = _group(Group.DILATED)
+    broad = [p.rhythm for p in failing if p.rhythm.qrs_s > 0.12]
+    narrow = [p.rhythm for p in failing if p.rhythm.qrs_s <= 0.12]
+    for name, low, high in (("contraction_s", 0.04, 0.09), ("relaxation_s", 0.025, 0.065)):
+        later = np.mean([getattr(r, name) for r in broad]) - np.mean([getattr(r, name) for r in narrow])
+        assert low < later < high  # Xiao et al.: 60 and 50 ms
+    assert np.mean([r.systole_offset_s for r in broad]) > np.mean([r.systole_offset_s for r in narrow]) + 0.03
+    for r in broad:
+        t = timing(r)
+        assert t.opening < 0.75 * t.end_systole < t.relaxed < t.kick < 1
+
+
+def test_systole_follows_the_regression_on_heart_rate() -> None:
+    rhythm = draw_patient(5, group=Group.NORMAL).rhythm
+    for rate in (50.0, 65.0, 80.0):
+        r = replace(rhythm, heart_rate_bpm=rate, systole_offset_s=0.0)
+        from_q = timing(r).end_systole * 60 / rate + 0.04
+        assert from_q == pytest.approx(0.546 - 0.0021 * rate, abs=1e-9)
+
+
+def test_lungs_of_failing_hearts_hold_more_water_the_less_is_ejected() -> None:
+    normal = np.array([p.thorax.lung_water for p in _group(Group.NORMAL)])
+    failing = _group(Group.DILATED, 150)
+    water = np.array([p.thorax.lung_water for p in failing])
+    assert 1.16 < np.median(water) / np.median(normal) < 1.5
+    assert np.corrcoef(water, [p.left.ef for p in failing])[0, 1] < 0
+
+
+def test_no_lung_is_denser_than_what_lungs_can_be() -> None:
+    for group in (Group.NORMAL, Group.DILATED):
+        for patient in _group(group, 40):
+            for field in (1.5, 3.0):
+                density = patient_tissues(patient, field)[Tissue.LUNG].density
+                t = patient.thorax
+                assert density * t.lung_density * t.lung_water * MOST_OVER_MEAN <= LUNG_MOST + 1e-9
+
+
+def _bulging() -> Patient:
+    patients = [p for p in _group(Group.INFARCT) if p.scar.dyskinesis > 0.1]
+    assert 2 <= len(patients) <= 30
+    return patients[0]
+
+
+@pytest.mark.parametrize("phase", [0.1, 0.35, 0.6])
+def test_an_infarct_that_bulges_keeps_the_exact_volumes(phase: float) -> None:
+    patient = _bulging()
+    heart, state, step = Heart(patient), BodyState(phase), 0.25
+    cavity = wall = 0.0
+    for planes in np.array_split(np.arange(-5.0, patient.left.length_mm + 5, step), 20):
+        s = heart.section(planes, state)
+        cavity += np.pi * (s.endo**2).mean(1).sum() * step / 1e3
+        wall += np.pi * ((s.epi**2 - s.endo**2) * s.wall).mean(1).sum() * step / 1e3
+    exact = heart.volumes_ml(state)
+    assert cavity == pytest.approx(exact["lv"], rel=0.004)
+    assert wall == pytest.approx(exact["myocardium"], rel=0.004)
+
+
+def test_an_infarct_that_bulges_moves_outwards_in_systole() -> None:
+    patient = _bulging()
+    shape = LeftShape(patient.left, patient.scar)
+    core = shape._stillness(np.array([patient.scar.height]))[0] > 0.97 * patient.scar.size
+    base = shape.base_mm(1.0)
+    z = patient.scar.height * patient.left.length_mm
+    relaxed = shape.section(np.array([z]), 0.0, 0.0).endo[0, core].mean()
+    moved = base + patient.scar.height * (patient.left.length_mm - base)
+    assert shape.section(np.array([moved]), 1.0, 0.0).endo[0, core].mean() > relaxed
+
+
+def test_what_moves_about_an_infarct_goes_on_after_systole() -> None:
+    patient = draw_patient(2, group=Group.INFARCT)
+    rhythm = replace(patient.rhythm, late_apex_s=0.0, late_wall_s=0.0, late_scar_s=0.0)
+    early, late = (
+        Heart(replace(patient, rhythm=replace(rhythm, late_scar_s=delay), scar=replace(patient.scar, dyskinesis=0.0)))
+        for delay in (0.0, 0.1)
+    )
+    assert early.in_step
+    assert not late.in_step
+    border = np.abs(early.left._stillness(np.array([patient.scar.height]))[0] - 0.5) < 0.2
+    z, phases = np.array([patient.scar.height * patient.left.length_mm]), np.linspace(0.2, 0.7, 51)
+    times = []
+    for heart in (early, late):
+        radius = [heart.section(z, BodyState(float(p))).endo[0, border].mean() for p in phases]
+        times.append(phases[int(np.argmin(radius))])
+    assert times[1] > times[0] + 0.02
+
+
+def test_blood_stagnates_deeper_where_less_is_ejected() -> None:
+    slow = [np.median([p.left.slow_mm for p in _group(group)]) for group in (Group.NORMAL, Group.DILATED)]
+    assert slow[1] > 1.5 * slow[0]
+    patient = draw_patient(4, group=Group.DILATED)
+    section = Heart(patient).section(np.array([0.3, 0.7]) * patient.left.length_mm, BodyState())
+    assert section.slow[1].mean() > section.slow[0].mean() > 1
+    assert (section.slow < section.endo).all()
+
+
+def test_trabeculae_weigh_no_more_than_stated() -> None:
+    patient = draw_patient(8, group=Group.DILATED)
+    left = replace(patient.left, spongy_mm=8.0, spongy_share=0.7, spongy_mass=0.1)
+    heart = Heart(replace(patient, left=left))
+    z, radii = np.linspace(0, left.length_mm, 200), np.linspace(0, 1, 101)
+    muscle = 0.0
+    for planes in np.array_split(z, 10):
+        s = heart.section(planes, BodyState())
+        for depth in radii[:-1] + 0.005:  # from the inner edge of the layer to the wall
+            radius = s.endo - s.spongy * (1 - depth)
+            muscle += float((s.spongy_share * depth**0.6 * radius * s.spongy).mean(1).sum()) * 2 * np.pi * 0.01
+    grams = muscle * (z[1] - z[0]) / 1e3 * 1.05
+    assert grams / left.mass_g == pytest.approx(0.1, rel=0.1)
+    full = [p.left.spongy_mass > 0.2 for p in _group(Group.DILATED) + _group(Group.INFARCT)]
+    assert np.mean(full) == pytest.approx(0.24, abs=0.1)
