@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from kspace.errors import InputError, ShapeError, UsageError
+from kspace.normal_cost import NormalForm, cheaper_form
 from kspace.nufft import Accuracy, AccuracyName, EngineName, Nufft
 from kspace.parallel import map_frames
 from kspace.toeplitz import psf_spectrum, sense_normal
-
-NormalForm = Literal["toeplitz", "gridded"]
 
 
 class Encoding:
@@ -139,7 +138,15 @@ class Encoding:
             map_frames(run, self._all())
         return images.reshape(*samples.shape[:-4], *images.shape[1:])
 
-    def normal(self, images: Tensor, form: NormalForm = "toeplitz") -> Tensor:
+    @property
+    def normal_form(self) -> NormalForm:
+        """What ``auto`` stands for in :meth:`normal`, by :mod:`kspace.normal_cost`; on a GPU always ``toeplitz``."""
+        if self.positions.device.type != "cpu":
+            return "toeplitz"
+        mean = float(self.spokes_per_frame.double().mean()) * self.n_readout
+        return cheaper_form(self.matrix, round(mean))
+
+    def normal(self, images: Tensor, form: NormalForm | Literal["auto"] = "auto") -> Tensor:
         """Return E^H W E x, (..., frame, y, x) to the same.
 
         Parameters
@@ -148,14 +155,16 @@ class Encoding:
             (..., frame, y, x).
         form
             ``toeplitz``: two padded FFTs on a spectrum that is made at the first call and kept; ``gridded``: forward,
-            weights, adjoint, which costs less where frames have few spokes. Both are exact to the chosen accuracy.
+            weights, adjoint; ``auto``: the faster of them, :attr:`normal_form`. Both are exact to the chosen accuracy.
         """
         self._check_images(images)
+        if form == "auto":
+            form = self.normal_form
         if form == "gridded":
             samples = self.forward(images)
             return self.adjoint(samples if self.weights is None else samples * self.weights[:, None])
         if form != "toeplitz":
-            raise UsageError(f"unknown form {form!r} of the normal operator", expected="toeplitz or gridded")
+            raise UsageError(f"unknown form {form!r} of the normal operator", expected="auto, toeplitz or gridded")
         return sense_normal(images, self.maps, self.spectrum)
 
     @property

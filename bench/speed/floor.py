@@ -16,6 +16,7 @@ import torch
 from bench.speed.problem import Array, Problem
 from bench.speed.timing import timed, wait_idle
 from bench.speed.tool import Frames
+from kspace.fft import fftw_available, workspace
 
 REPEATS = 5
 
@@ -111,6 +112,17 @@ def _transforms(
         pass
     else:
         found["ducc0"] = each(lambda a, axis: ducc0.fft.c2c(a, axes=(axis,), out=a, nthreads=1, inorm=1))
+    if pruned and fftw_available():
+
+        def with_fftw(number: int) -> None:
+            own = workspace((half, half), np.dtype(np.complex64))
+            for thread in range(number, frames, threads):
+                del thread
+                for _ in range(2 * coils):  # two halves of the rows
+                    own.image.fill(0)  # what is transformed again and again would overflow
+                    own.forward()
+
+        found["fftw"] = lambda: pool.map(with_fftw, threads)
     torch.set_num_threads(threads)
     tall, square = (
         torch.ones(coils, grid, half, dtype=torch.complex64),

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from kspace.equations import Density, NormalEquations
-from kspace.recon.method import OnIteration, Reconstruction, Status
-from kspace.toeplitz import sense_normal
+from kspace.parallel import map_frames
+from kspace.recon.method import OnIteration, Reconstruction, Status, require_same_shape
+from kspace.toeplitz import SenseNormal, sense_normal
 
 DUAL_STEP = 0.02
 """Step of the dual variable over the operator's largest eigenvalue; small, because the images are far larger than the
@@ -36,13 +37,16 @@ class TemporalTV:
     max_iterations
         At most so many.
     tolerance
-        Stop when an iteration changes the image by less than this, relative to its norm.
+        Stop when an iteration changes the images by less than this, relative to their norm,
+    noise_share
+        or, where the noise is known, by less than this share of the noise in the gridded images.
     """
 
     noise_factor: float = 1.0
     signal_factor: float = 0.01
     max_iterations: int = 30
     tolerance: float = 3e-3
+    noise_share: float = 0.05
     density: Density = "ramp"
     name: str = "cs"
 
@@ -70,27 +74,25 @@ class TemporalTV:
             average = equations.right_hand_side(maps).sum(0) / max(float(equations.weight.sum()), 1e-30)
             x, y = average.expand_as(b).clone(), torch.zeros_like(b)
         else:
+            require_same_shape(start.image, b)
             x = start.image.clone()
             y = start.state[0].clone() if start.state else torch.zeros_like(b)
+        state = _PrimalDual(SenseNormal(maps, equations.spectrum), scale, b, x, y)
+        goal = self.tolerance
+        if noise_std is not None:
+            level = float(torch.linalg.vector_norm(b)) / math.sqrt(b.numel())
+            goal = max(goal, self.noise_share * equations.noise_in_image(noise_std) / max(level, 1e-30))
         iteration, change = 0, math.inf
-        before, moved = b, torch.zeros_like(b)
         for iteration in range(1, self.max_iterations + 1):
-            applied = equations.normal(x, maps).div_(scale)
-            steepest = _curvature(moved, applied - before, x)
+            steepest = state.apply()
             if steepest > lipschitz:
                 lipschitz = 1.05 * steepest
                 step, dual_step = _steps(lipschitz)
-            before = applied
-            moved = (applied - b).add_(_difference_adjoint(y)).mul_(-step)
-            # y + sigma D (2 x_new - x), with 2 x_new - x = x + 2 moved
-            x_ahead = torch.add(x, moved, alpha=2)
-            x.add_(moved)
-            y.add_(_difference(x_ahead), alpha=dual_step)
-            y.div_((y.abs() / max(threshold, 1e-30)).clamp_min_(1.0))
-            change = float(torch.linalg.vector_norm(moved) / torch.linalg.vector_norm(x).clamp_min(1e-30))
+            change = state.move(step)
+            state.move_dual(dual_step, threshold)
             if on_iteration is not None and on_iteration(Status(iteration, self.max_iterations, change)):
                 break
-            if change < self.tolerance:
+            if change < goal:
                 break
         return Reconstruction(x, iteration, change, (y,))
 
@@ -107,25 +109,81 @@ def _steps(lipschitz: float) -> tuple[float, float]:
     return 0.99 / (lipschitz / 2 + 4 * dual_step), dual_step
 
 
-def _curvature(moved: Tensor, applied: Tensor, x: Tensor) -> float:
-    """Return the largest <m, A m> / <m, m> over frames: no more than the largest eigenvalue, in exact arithmetic.
+class _PrimalDual:
+    """Images and dual variables, moved frame by frame by one thread each; x and y are changed in place.
 
-    The eigenvalue was sought in a few frames only. Where another one is steeper, its error grows until the last move
-    consists of it, and this shows it. Moves so small that A m is mostly rounding are passed over.
+    Parameters
+    ----------
+    normal
+        The normal operator, of which ``scale`` is the mean diagonal.
+    b, x, y
+        (frame, y, x) complex: the right-hand side over ``scale``, the images, the dual variables.
     """
-    squared = moved.abs().square().sum((-2, -1))
-    used = squared > 1e-8 * x.abs().square().sum((-2, -1))
-    ratio = (moved.conj() * applied).real.sum((-2, -1))[used] / squared[used]
-    return float(ratio.max()) if len(ratio) else 0.0
+
+    def __init__(self, normal: SenseNormal, scale: float, b: Tensor, x: Tensor, y: Tensor) -> None:
+        self._normal, self._scale, self._b, self._x, self._y = normal, scale, b, x, y
+        self._applied, self._before = torch.empty_like(x), b.clone()
+        self._moved, self._ahead = torch.zeros_like(x), torch.empty_like(x)
+
+    def apply(self) -> float:
+        """Apply the normal operator; return the largest <m, A m> / <m, m> over frames, m being the last move.
+
+        It is no more than the largest eigenvalue, in exact arithmetic, which was sought in a few frames only. Where
+        another one is steeper, its error grows until the last move consists of it, and this shows it. Moves so small
+        that A m is mostly rounding are passed over.
+        """
+
+        def run(part: slice) -> Tensor:
+            self._applied[part] = self._normal(self._x[part], part).div_(self._scale)
+            moved = self._moved[part]
+            product = _inner(moved, self._applied[part] - self._before[part])
+            self._before[part] = self._applied[part]
+            squared = _inner(moved, moved)
+            used = squared > 1e-8 * _inner(self._x[part], self._x[part])
+            ratio = torch.where(used, product / squared.clamp_min(1e-30), 0.0)
+            return ratio.max()
+
+        return max(float(value) for value in map_frames(run, self._normal.parts))
+
+    def move(self, step: float) -> float:
+        """Move the images by a step down the gradient; return the size of the move relative to theirs."""
+
+        def run(part: slice) -> tuple[Tensor, Tensor]:
+            moved, x = self._moved[part], self._x[part]
+            torch.sub(self._applied[part], self._b[part], out=moved)
+            moved.add_(_shifted(self._y, part, -1)).sub_(self._y[part]).mul_(-step)
+            # The dual variables follow 2 x_new - x, which is x + 2 moved.
+            torch.add(x, moved, alpha=2, out=self._ahead[part])
+            x.add_(moved)
+            return _inner(moved, moved).sum(), _inner(x, x).sum()
+
+        squares = torch.stack([torch.stack(pair) for pair in map_frames(run, self._normal.parts)]).sum(0)
+        return math.sqrt(float(squares[0] / squares[1].clamp_min(1e-30)))
+
+    def move_dual(self, step: float, threshold: float) -> None:
+        """Move the dual variables up the differences in time, and back to where they are no larger than a threshold."""
+
+        def run(part: slice) -> None:
+            y = self._y[part]
+            y.add_(_shifted(self._ahead, part, 1), alpha=step).sub_(self._ahead[part], alpha=step)
+            y.div_((y.abs() / max(threshold, 1e-30)).clamp_min_(1.0))
+
+        map_frames(run, self._normal.parts)
 
 
-def _difference(images: Tensor) -> Tensor:
-    """Return x_(f+1) - x_f, circular."""
-    return torch.roll(images, -1, dims=-3).sub_(images)
+def _shifted(values: Tensor, part: slice, by: int) -> Tensor:
+    """Return the frames that lie ``by`` after those of a part, on a circle."""
+    n_frames = values.shape[0]
+    if part.stop - part.start == 1:
+        first = (part.start + by) % n_frames
+        return values[first : first + 1]
+    return torch.roll(values, -by, 0)[part]
 
 
-def _difference_adjoint(values: Tensor) -> Tensor:
-    return torch.roll(values, 1, dims=-3).sub_(values)
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """Return the (frame,) real parts of the scalar products of two (frame, y, x) cines."""
+    products: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1)).real
+    return products
 
 
 def largest_eigenvalue(equations: NormalEquations, maps: Tensor, *, n_steps: int = 12, n_candidates: int = 3) -> float:

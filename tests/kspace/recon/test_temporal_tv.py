@@ -56,7 +56,7 @@ def slow_minimiser(case: Any, threshold: float, n_iterations: int = 2000) -> Ten
 def following_noise(equations: NormalEquations, threshold: float) -> tuple[TemporalTV, float]:
     """A method whose lambda is a number of our choice, in the objective's unit, and the noise that makes it so."""
     noise_std = threshold / equations.scale / equations.noise_in_image(1.0)
-    return TemporalTV(noise_factor=1.0, signal_factor=0.0, tolerance=0.0), noise_std
+    return TemporalTV(noise_factor=1.0, signal_factor=0.0, tolerance=0.0, noise_share=0.0), noise_std
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 5.0])
@@ -101,7 +101,7 @@ def test_the_default_iterations_come_close_at_a_usual_lambda(make_case: Any) -> 
 
 def test_without_lambda_it_is_least_squares(make_case: Any, check: Any) -> None:
     case = make_case(**TINY | {"spokes_per_frame": 10, "n_coils": 3})
-    method = TemporalTV(noise_factor=0.0, signal_factor=0.0, tolerance=0.0, max_iterations=1000)
+    method = TemporalTV(noise_factor=0.0, signal_factor=0.0, tolerance=0.0, noise_share=0.0, max_iterations=1000)
     expected = CgSense(l2=0.0, max_iterations=500, tolerance=1e-10)
     equations, maps = case.equations(dtype=torch.complex128), case.maps.to(torch.complex128)
     check.close(method(equations, maps, noise_std=0.3).image, expected(equations, maps).image, 1e-3)
@@ -120,7 +120,7 @@ def test_a_large_lambda_makes_all_frames_the_same(make_case: Any) -> None:
 def test_lambda_follows_noise_and_signal(make_case: Any) -> None:
     case = make_case(matrix=(8, 8), noise_std=0.1)
     equations = case.equations()
-    run = {"max_iterations": 5, "tolerance": 0.0}
+    run = {"max_iterations": 5, "tolerance": 0.0, "noise_share": 0.0}
     by_noise, by_signal = TemporalTV(signal_factor=0.0, **run), TemporalTV(noise_factor=0.0, **run)
 
     def image(method: TemporalTV, noise_std: float | None) -> Tensor:
@@ -139,7 +139,7 @@ def test_lambda_follows_noise_and_signal(make_case: Any) -> None:
 def test_a_warm_start_goes_on_where_it_ended(make_case: Any, check: Any) -> None:
     case = make_case(noise_std=0.05)
     equations = case.equations()
-    method = TemporalTV(tolerance=0.0, max_iterations=20)
+    method = TemporalTV(tolerance=0.0, noise_share=0.0, max_iterations=20)
     half = method(equations, case.maps)
     kept = half.image.clone(), half.state[0].clone()
     resumed = method(equations, case.maps, start=half)
@@ -161,7 +161,7 @@ def test_a_warm_start_reaches_the_goal_in_fewer_iterations(make_case: Any) -> No
 def test_another_methods_image_can_be_started_from(make_case: Any, check: Any) -> None:
     case = make_case(**TINY)
     equations = case.equations()
-    method = TemporalTV(tolerance=0.0, max_iterations=500)
+    method = TemporalTV(tolerance=0.0, noise_share=0.0, max_iterations=500)
     start = CgSense()(equations, case.maps)
     check.close(method(equations, case.maps, start=start).image, method(equations, case.maps).image, 0.02)
 
@@ -174,7 +174,7 @@ def test_the_listener_hears_every_iteration_and_can_stop(make_case: Any) -> None
         heard.append(status)
         return status.iteration == 3
 
-    got = TemporalTV(tolerance=0.0)(case.equations(), case.maps, on_iteration=stop_at_three)
+    got = TemporalTV(tolerance=0.0, noise_share=0.0)(case.equations(), case.maps, on_iteration=stop_at_three)
     assert got.iterations == 3
     assert [status.iteration for status in heard] == [1, 2, 3]
     assert {status.n_iterations for status in heard} == {30}
@@ -204,7 +204,7 @@ def test_a_frame_steeper_than_those_looked_at_does_no_harm(make_case: Any, check
     equations, maps = case.equations(dtype=torch.complex128), case.maps.to(torch.complex128)
     exact = max(float(torch.linalg.matrix_norm(case.dense(frame)[0], 2)) ** 2 for frame in range(4))
     assert largest_eigenvalue(equations, maps) < 0.9 * exact
-    method = TemporalTV(tolerance=0.0)
+    method = TemporalTV(tolerance=0.0, noise_share=0.0)
     short, long = (replace(method, max_iterations=n)(equations, maps).image for n in (30, 600))
     size = float(torch.linalg.vector_norm(case.images))
     assert float(torch.linalg.vector_norm(short)) < 2 * size
