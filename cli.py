@@ -153,7 +153,8 @@ def scan(
     as_json: Json = False,
 ) -> None:
     """Scan a heart slice by slice; each ends when its images are good enough. Writes a folder with a report."""
-    from kspace.delays import DelayEstimate, parse_delays
+    from kspace.delay_estimate import DelayEstimate
+    from kspace.delays import parse_delays
     from kspace.quality.change import ChangeJudge
     from kspace.quality.judge import StoppingRule
     from kspace.quality.prediction import PredictionJudge

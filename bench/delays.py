@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 from kspace.coils import whiten
-from kspace.delays import NO_DELAYS, DelayEstimate, GradientDelays, estimate_delays
+from kspace.delay_estimate import DelayEstimate, estimate_delays
+from kspace.delays import NO_DELAYS, GradientDelays
 from kspace.encoding import Encoding, pad_frames
 from kspace.equations import NormalEquations
 from kspace.formats.source import open_source

@@ -17,7 +17,8 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from kspace.delays import GradientDelays, correct, estimate_delays
+from kspace.delay_estimate import estimate_delays
+from kspace.delays import GradientDelays, correct
 from kspace.formats.source import open_source
 from kspace.recon.methods import make_method
 from kspace.scan import RadialScan

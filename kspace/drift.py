@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kspace.delays import NO_DELAYS, CentralFit, GradientDelays
+from kspace.central_fit import CentralFit
+from kspace.delays import NO_DELAYS, GradientDelays
 from kspace.errors import ShapeError
 from kspace.scan import RadialScan
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from kspace.coils import espirit_maps, whiten, whitening_matrix
-from kspace.delays import NO_DELAYS, DelayEstimate, GradientDelays, correct, find_delays
+from kspace.delay_estimate import DelayEstimate, find_delays
+from kspace.delays import NO_DELAYS, GradientDelays, correct
 from kspace.encoding import Encoding, pad_frames
 from kspace.equations import NormalEquations
 from kspace.errors import InputError, UsageError

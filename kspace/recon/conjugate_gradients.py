@@ -98,13 +98,14 @@ def solve(
         curvature = _products(direction[part], applied)
         # A frame that has converged stands still where others of its part go on; so does one without spokes.
         moves = (energy[part] > limit[part]) & (curvature > 0)
-        step = torch.where(moves, energy[part] / curvature.clamp_min(1e-300), 0.0).to(x.real.dtype)[:, None, None]
-        x[part] += step * direction[part]
-        residual[part] -= step * applied
+        step = torch.where(moves, energy[part] / curvature.clamp_min(1e-300), 0.0).to(x.dtype)[:, None, None]
+        # In place, as fresh pages cost more than the arithmetic on them.
+        x[part].addcmul_(direction[part], step)
+        residual[part].addcmul_(applied, step, value=-1)
         improved = preconditioner(residual[part], part)
         renewed = _products(residual[part], improved)
-        ratio = torch.where(energy[part] > 0, renewed / energy[part].clamp_min(1e-300), 0.0).to(x.real.dtype)
-        direction[part] = improved + ratio[:, None, None] * direction[part]
+        ratio = torch.where(energy[part] > 0, renewed / energy[part].clamp_min(1e-300), 0.0)
+        direction[part].mul_(ratio.to(x.real.dtype)[:, None, None]).add_(improved)
         energy[part] = renewed
 
     def largest() -> float:

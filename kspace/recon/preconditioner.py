@@ -25,32 +25,38 @@ class Circulant:
         (frame, 2 y, 2 x) real, see :mod:`kspace.toeplitz`.
     damping
         (frame,) real, at least 0: what the Tikhonov term adds to the diagonal.
+    floor
+        (frame,) real, at least 0, added too where the inverse is applied. In the holes between spokes the coils tell more
+        than the nearest circulant knows; a floor of the mean diagonal saves a fifth of the iterations.
     parts
         How the frames are cut into pieces, see :class:`kspace.toeplitz.SenseNormal`.
     """
 
-    def __init__(self, maps: Tensor, spectrum: Tensor, damping: Tensor, parts: list[slice]) -> None:
+    def __init__(self, maps: Tensor, spectrum: Tensor, damping: Tensor, floor: Tensor, parts: list[slice]) -> None:
         rows, columns = maps.shape[-2:]
         padded = torch.fft.fft2(maps, s=(2 * rows, 2 * columns))
         # By displacement d, the mean over pixels r of conj(S(r)) S(r - d), summed over coils.
         overlap = torch.fft.ifft2(padded.abs().square().sum(0)).conj() / (rows * columns)
         self._inverse = spectrum.new_empty((spectrum.shape[0], rows, columns))
+        self._freedom = torch.zeros(spectrum.shape[0], dtype=torch.float64, device=spectrum.device)
 
         def invert(part: slice) -> None:
             kernel = torch.fft.ifft2(spectrum[part].to(maps.dtype)).mul_(overlap)
             # Displacements that are N apart fall together on a circle of N.
             folded = kernel.reshape(-1, 2, rows, 2, columns).sum((1, 3))
-            eigenvalues = torch.fft.fft2(folded).real.clamp_min_(0) + damping[part, None, None]
+            data = torch.fft.fft2(folded).real.clamp_min_(0)
+            damped = data + damping[part, None, None]
             # A frame without spokes has only zeros, and keeps them.
+            kept = torch.where(damped > 0, data / damped.clamp_min(1e-30), 0.0)
+            self._freedom[part] = kept.double().sum((-2, -1))
+            eigenvalues = damped + floor[part, None, None]
             self._inverse[part] = torch.where(eigenvalues > 0, 1 / eigenvalues.clamp_min(1e-30), 0.0)
 
         map_frames(invert, parts)
-        self._damping = damping
 
     def degrees_of_freedom(self) -> Tensor:
         """Return (frame,) float64, the trace of T (T + damping)^-1: how many numbers the data determine, about."""
-        kept = 1 - self._damping[:, None, None] * self._inverse
-        return torch.where(self._inverse > 0, kept, 0.0).double().sum((-2, -1))
+        return self._freedom
 
     def __call__(self, images: Tensor, frames: slice) -> Tensor:
         """Return the inverse's value for (n, y, x) images of the n frames in a slice: the same shape."""

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kspace.delays import NO_DELAYS, DelayEstimate, GradientDelays, correct, estimate_delays, find_delays, parse_delays
+from kspace.delay_estimate import DelayEstimate, estimate_delays, find_delays
+from kspace.delays import NO_DELAYS, GradientDelays, correct, parse_delays
 from kspace.errors import InputError, ShapeError, UsageError
 from kspace.formats.source import open_source
 from kspace.nufft import Nufft

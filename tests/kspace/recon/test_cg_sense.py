@@ -68,7 +68,7 @@ def test_the_change_is_the_relative_residual_in_the_norm_of_the_preconditioner(m
         damping = method.l2 * equations.weight
         left = b - equations.normal(got.image, maps) - damping[:, None, None] * got.image
         everything = slice(0, case.n_frames)
-        circulant = Circulant(maps, equations.spectrum, damping, [everything])
+        circulant = Circulant(maps, equations.spectrum, damping, equations.weight, [everything])
         energies = [(v.conj() * circulant(v, everything)).real.sum((-2, -1)) for v in (left, b)]
         assert got.change == pytest.approx(float((energies[0] / energies[1]).sqrt().max()), rel=1e-6)
         assert changes[-1] == got.change

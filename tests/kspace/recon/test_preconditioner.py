@@ -32,9 +32,10 @@ def test_it_is_the_nearest_circulant(matrix: tuple[int, int], make_case: Any, ch
     # In the Frobenius norm the nearest matrix that a unitary transform diagonalises keeps the diagonal.
     nearest = (fourier @ dense @ fourier.mH).diagonal().real
     damping = torch.tensor([0.3], dtype=torch.float64)
-    circulant = Circulant(maps, equations.spectrum, damping, [slice(0, 1)])
+    floor = torch.tensor([0.2], dtype=torch.float64)
+    circulant = Circulant(maps, equations.spectrum, damping, floor, [slice(0, 1)])
     x = case.images[:1].to(torch.complex128)
-    expected = (fourier.mH @ ((fourier @ x.reshape(-1)) / (nearest + 0.3))).reshape(x.shape)
+    expected = (fourier.mH @ ((fourier @ x.reshape(-1)) / (nearest + 0.3 + 0.2))).reshape(x.shape)
     check.close(circulant(x, slice(0, 1)), expected, 1e-6)
     freedom = float((nearest / (nearest + 0.3)).sum())
     assert float(circulant.degrees_of_freedom()[0]) == pytest.approx(freedom, rel=1e-6)
@@ -44,6 +45,6 @@ def test_a_frame_without_spokes_is_left_alone(make_case: Any) -> None:
     case = make_case(n_frames=2)
     spectrum = case.equations().spectrum
     spectrum[1] = 0
-    circulant = Circulant(case.maps, spectrum, torch.zeros(2), [slice(0, 2)])
+    circulant = Circulant(case.maps, spectrum, torch.zeros(2), torch.zeros(2), [slice(0, 2)])
     assert float(circulant(case.images.to(torch.complex64)[:2], slice(0, 2))[1].abs().max()) == 0
     assert float(circulant.degrees_of_freedom()[1]) == 0
