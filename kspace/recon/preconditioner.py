@@ -26,7 +26,7 @@ class Circulant:
     damping
         (frame,) real, at least 0: what the Tikhonov term adds to the diagonal.
     floor
-        (frame,) real, at least 0, added too where the inverse is applied. In the holes between spokes the coils tell more
+        (frame,) real, at least 0, added too where the inverse is applied. Between spokes the coils tell more
         than the nearest circulant knows; a floor of the mean diagonal saves a fifth of the iterations.
     parts
         How the frames are cut into pieces, see :class:`kspace.toeplitz.SenseNormal`.

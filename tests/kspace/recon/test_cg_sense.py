@@ -81,7 +81,7 @@ def test_noise_ends_it_earlier_and_leaves_less_error_than_noise(make_case: Any, 
     noise = check.relative_error(CgSense(tolerance=1e-6)(clean, case.maps).image, exact.image)
     stopped = CgSense()(equations, case.maps, noise_std=0.05)
     assert stopped.iterations < exact.iterations
-    assert check.relative_error(stopped.image, exact.image) < 0.3 * noise
+    assert check.relative_error(stopped.image, exact.image) < 0.5 * noise
 
 
 def test_it_stops_at_its_tolerance_and_at_its_limit(make_case: Any) -> None:
