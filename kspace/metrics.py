@@ -196,14 +196,15 @@ def ssim_map(image: Tensor, truth: Tensor, data_range: Tensor | float) -> Tensor
     image, truth, _ = _magnitudes(image, truth, None)
     if not bool(torch.as_tensor(data_range) > 0):
         raise InputError(f"the data range is {float(data_range)}", expected="a positive number")
-    # On a scale of one, the squares below lose nothing to the unit of the images.
-    x, y = image / data_range, truth / data_range
+    # On a scale of one, the squares below lose nothing to the unit of the images; in double precision, the variances,
+    # which are small differences of large means, lose nothing to each other.
+    x, y = image.double() / data_range, truth.double() / data_range
     mean_x, mean_y, xx, yy, xy = _blur(torch.stack([x, y, x * x, y * y, x * y]))
     variance_x, variance_y, covariance = xx - mean_x * mean_x, yy - mean_y * mean_y, xy - mean_x * mean_y
     c1, c2 = _SSIM_K1**2, _SSIM_K2**2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
     similarity: Tensor = luminance * (2 * covariance + c2) / (variance_x + variance_y + c2)
-    return similarity
+    return similarity.to(image.dtype)
 
 
 def _blur(images: Tensor) -> Tensor:
