@@ -162,8 +162,13 @@ def compression_matrix(samples: Tensor, n_virtual: int) -> Tensor:
     if not 1 <= n_virtual <= len(gram):
         raise UsageError(f"{n_virtual} virtual coils were asked for", expected=f"1 to {len(gram)}, the number of coils")
     rows: Tensor = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :n_virtual].mH
+    return with_real_peaks(rows).to(samples.dtype)
+
+
+def with_real_peaks(rows: Tensor) -> Tensor:
+    """Turn the phase of each row of (virtual coil, coil) so that its largest entry is real and positive."""
     largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
-    return (rows * (largest.conj() / largest.abs())).to(samples.dtype)
+    return rows * (largest.conj() / largest.abs())
 
 
 def retained_energy(samples: Tensor, matrix: Tensor) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kspace.coils import with_real_peaks
 from kspace.errors import InputError, ShapeError, UsageError
 
 # Of the mean energy per channel; what is seen nowhere decides nothing.
@@ -63,8 +64,7 @@ def region_matrix(images: Tensor, keep: Tensor, suppress: Tensor, n_virtual: int
     best = torch.linalg.solve_triangular(factor.mH, vectors, upper=True)
     # Columns span what is kept; orthonormal ones of the same span keep noise white.
     rows: Tensor = torch.linalg.qr(best).Q.mH
-    largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
-    return (rows * (largest.conj() / largest.abs())).to(images.dtype)
+    return with_real_peaks(rows).to(images.dtype)
 
 
 def _energy(channels: Tensor) -> Tensor:
