@@ -46,7 +46,7 @@ class TemporalTV:
     signal_factor: float = 0.01
     max_iterations: int = 30
     tolerance: float = 3e-3
-    noise_share: float = 0.05
+    noise_share: float = 0.02
     density: Density = "ramp"
     name: str = "cs"
 
