@@ -399,6 +399,43 @@ def bench(
     _answer(record, as_json, f"Table: {out / 'bench.md'}")
 
 
+@app.command()
+def train(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="recon: the unrolled reconstruction network.")],
+    out: Annotated[Path, typer.Option(help="Folder of all that it makes; a training in it is gone on from.")],
+    minutes: Annotated[float, typer.Option(help="Time for it, beside the drawing of the first patients.")] = 120.0,
+    patients: Annotated[int, typer.Option(help="Virtual patients to learn from; 150 MB each.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of weights and order.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="A tiny network and few steps, to see that it works.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a network on virtual patients, which are drawn as it goes."""
+    from simulate.training.command import train_command
+
+    record = train_command(task, out, _say, minutes=minutes, patients=patients, seed=seed, quick=quick)
+    _answer(record, as_json, f"Model: {record['model']} ({record['reason']}, validation {record['validation']:.4f})")
+
+
+@app.command()
+def models(
+    folder: Annotated[Path | None, typer.Option(help="Where they lie. (default: the shipped ones)")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the shipped models and check every byte of them."""
+    from simulate.training.command import models_command
+
+    record = models_command(folder)
+    lines = []
+    for card in record["models"]:
+        state = card["problem"] or "intact"
+        lines.append(f"{card['name']}: {card['n_parameters']:,} numbers, {card['bytes'] / 1e6:.2f} MB, {state}")
+        lines.append(f"  {card['description']}")
+    lines += record["other_problems"].values()
+    _answer(record, as_json, "\n".join(lines) or "There are no models.")
+    if any(card["problem"] for card in record["models"]) or record["other_problems"]:
+        raise typer.Exit(3)
+
+
 def _scanner(matrix: int | None, coils: int | None, snr: float | None, tr_ms: float | None) -> dict[str, Any]:
     """Return what the user said of the simulated scanner; the rest keeps its defaults."""
     given = {"matrix": matrix, "n_coils": coils, "snr": snr, "tr_s": None if tr_ms is None else tr_ms / 1e3}

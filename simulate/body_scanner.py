@@ -7,7 +7,7 @@ Every spoke sees the body at its own instant; what spokes share to make that che
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -223,14 +223,21 @@ class BodySlice:
 
         Limited to the disc of k-space that spokes reach.
         """
+        return torch.stack([band_limited(image * self._shade, self._matrix).abs() for image in self._images(n_frames)])
+
+    def channel_truth(self, n_frames: int) -> Tensor:
+        """Return (frame, coil, y, x) complex, what each channel of a perfect scan would show; see :meth:`truth`."""
+        maps = self._scanner.coil_maps(self._index).to(self._shade.device) * self._shade
+        return torch.stack([band_limited(image * maps, self._matrix) for image in self._images(n_frames)])
+
+    def _images(self, n_frames: int) -> Iterator[Tensor]:
+        """Yield the (y, x) images of a regular beat on the body's own grid."""
         states, still = self._sampler.states, self._sampler.states.still(0, 0.0)
         window = states.window(0, 0.0)
-        images = []
         for state in _regular(n_frames):
             image = still.clone()
             image[slice(*window.rows), slice(*window.columns)] = states.image(state, window)
-            images.append(band_limited(image * self._shade, self._matrix).abs())
-        return torch.stack(images)
+            yield image
 
     def labels(self, n_frames: int) -> Tensor:
         """Return (frame, y, x) uint8 on the reconstruction grid, as :meth:`truth`: what most of each pixel is."""

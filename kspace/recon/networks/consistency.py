@@ -1,0 +1,123 @@
+"""Data consistency: what a network proposes is brought to agree with what was measured.
+
+The image nearest to the data and to the proposal z at once minimises |W^(1/2) (E x - s)|^2 + w |x - z|^2, so that
+(A + w) x = b + w z, solved by conjugate gradients (MoDL: Aggarwal, Mani, Jacob, IEEE TMI 38:394, 2019, eq. 9). Its
+gradient is another solution with the same matrix, which keeps nothing of the iterations in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kspace.recon.networks.least_squares import LeastSquares
+
+
+def conjugate_gradients(
+    apply: Callable[[Tensor], Tensor], right: Tensor, start: Tensor, iterations: int, tolerance: float = 0.0
+) -> Tensor:
+    """Solve with a Hermitian positive definite operator that acts on every frame apart.
+
+    Parameters
+    ----------
+    apply
+        The operator, (frame, y, x) to the same.
+    right, start
+        (frame, y, x) complex.
+    iterations
+        At most so many.
+    tolerance
+        Ends when every frame's residual has fallen to this share of its right-hand side.
+    """
+
+    def inner(a: Tensor, b: Tensor) -> Tensor:
+        products: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1)).real
+        return products
+
+    def each(factors: Tensor) -> Tensor:
+        return factors[:, None, None].to(right.dtype)
+
+    x, residual = start, right - apply(start)
+    direction = residual
+    squared = inner(residual, residual)
+    goal = tolerance**2 * inner(right, right)
+    tiny = torch.finfo(squared.dtype).tiny
+    for _ in range(iterations):
+        if bool((squared <= goal).all()):
+            break
+        applied = apply(direction)
+        step = squared / inner(direction, applied).clamp_min(tiny)
+        x = x + each(step) * direction
+        residual = residual - each(step) * applied
+        before, squared = squared, inner(residual, residual)
+        direction = residual + each(squared / before.clamp_min(tiny)) * direction
+    return x
+
+
+class _Solve(torch.autograd.Function):
+    """The solution of (A + w) x = b + w z, differentiated implicitly with respect to z and w."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, proposal: Tensor, weight: Tensor, problem: LeastSquares, iterations: int, tolerance: float
+    ) -> Tensor:
+        ctx.problem, ctx.iterations, ctx.tolerance = problem, iterations, tolerance
+
+        def apply(images: Tensor) -> Tensor:
+            return problem.normal(images) + weight[:, None, None] * images
+
+        with torch.no_grad():
+            right = problem.right + weight[:, None, None] * proposal
+            solution = conjugate_gradients(apply, right, proposal, iterations, tolerance)
+        ctx.save_for_backward(proposal, weight, solution)
+        return solution
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        saved: tuple[Tensor, ...] = ctx.saved_tensors
+        proposal, weight, solution = saved
+        problem: LeastSquares = ctx.problem
+
+        def apply(images: Tensor) -> Tensor:
+            return problem.normal(images) + weight[:, None, None] * images
+
+        with torch.no_grad():
+            # The inverse is Hermitian: the gradient goes through it once more.
+            through = conjugate_gradients(apply, grads[0], grads[0], ctx.iterations, ctx.tolerance)
+            to_proposal = weight[:, None, None] * through
+            to_weight = (through.conj() * (proposal - solution)).real.sum((-2, -1))
+        return to_proposal, to_weight, None, None, None
+
+
+def consistent(
+    problem: LeastSquares, proposal: Tensor, weight: Tensor, *, iterations: int = 4, tolerance: float = 0.0
+) -> Tensor:
+    """Return the images nearest to the data and to a proposal.
+
+    Parameters
+    ----------
+    problem
+        The data.
+    proposal
+        (frame, y, x) complex.
+    weight
+        (frame,) real, above 0: how much the proposal counts beside the data, 1 being as much.
+    iterations, tolerance
+        Of conjugate gradients, forwards and backwards. The gradient is exact as far as they have converged.
+    """
+    result: Tensor = _Solve.apply(proposal, weight, problem, iterations, tolerance)  # type: ignore[no-untyped-call]
+    return result
+
+
+def gradient_step(problem: LeastSquares, proposal: Tensor, weight: Tensor) -> Tensor:
+    """Return a proposal moved one step down the data's gradient (Hammernik et al., MRM 79:3055, 2018).
+
+    Parameters
+    ----------
+    problem, proposal, weight
+        As for :func:`consistent`; the step is 1 / (1 + weight), since A is about the identity.
+    """
+    return proposal + problem.gradient(proposal) / (1 + weight)[:, None, None]

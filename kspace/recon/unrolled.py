@@ -1,0 +1,152 @@
+"""Deep unrolled reconstruction with shipped weights; the networks are in :mod:`kspace.recon.networks.unrolled`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kspace.equations import Density, NormalEquations
+from kspace.errors import InputError
+from kspace.recon.method import OnIteration, Reconstruction, Status
+from kspace.recon.networks.least_squares import LeastSquares
+from kspace.recon.networks.temporal_prior import PriorOptions
+from kspace.recon.networks.unrolled import Consistency, Reference, UnrolledNetwork, UnrolledOptions
+from kspace.recon.temporal_tv import TemporalTV
+from kspace.weights.store import load_model, read_card
+
+SHIPPED = "unrolled-cine"
+"""The weights that are used unless others are named."""
+
+
+class Recipe(BaseModel):
+    """What the card of an unrolled network says of how it is built and what it starts from.
+
+    Parameters
+    ----------
+    blocks, iterations, consistency
+        See :class:`~kspace.recon.networks.unrolled.UnrolledOptions`.
+    channels, depth
+        See :class:`~kspace.recon.networks.temporal_prior.PriorOptions`.
+    start_iterations, start_noise_factor, start_signal_factor
+        Of :class:`~kspace.recon.temporal_tv.TemporalTV` before the network, as it was when the network learnt.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    blocks: int
+    iterations: int
+    consistency: Consistency
+    channels: tuple[int, int]
+    depth: tuple[int, int]
+    start_iterations: int
+    start_noise_factor: float
+    start_signal_factor: float
+
+    @property
+    def start(self) -> TemporalTV:
+        """What the network starts from."""
+        return TemporalTV(
+            noise_factor=self.start_noise_factor,
+            signal_factor=self.start_signal_factor,
+            max_iterations=self.start_iterations,
+        )
+
+    @property
+    def options(self) -> UnrolledOptions:
+        """The network's architecture."""
+        return UnrolledOptions(self.blocks, PriorOptions(self.channels, self.depth), self.consistency, self.iterations)
+
+    @classmethod
+    def read(cls, options: Mapping[str, object], name: str) -> Recipe:
+        """Read a card's options.
+
+        Raises
+        ------
+        InputError
+            When they are not those of an unrolled network.
+        """
+        try:
+            return cls.model_validate(dict(options))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InputError(
+                f"the card of {name} does not describe an unrolled network ({where}: {first['msg']})",
+                expected="the options of an unrolled network",
+            ) from error
+
+
+@lru_cache(maxsize=4)
+def shipped_network(
+    name: str = SHIPPED, folder: Path | None = None, device: torch.device | None = None
+) -> tuple[UnrolledNetwork, Recipe]:
+    """Return a stored network, ready to be used on a device, and its recipe; read once.
+
+    Raises
+    ------
+    UsageError, InputError
+        As :func:`kspace.weights.store.load_model`.
+    """
+    recipe = Recipe.read(read_card(name, folder).options, name)
+    network = UnrolledNetwork(recipe.options)
+    load_model(name, network, folder)
+    network.requires_grad_(False)
+    return network.to(device), recipe
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """Compressed sensing for a start, then learnt priors and data consistency in turn.
+
+    Parameters
+    ----------
+    weights
+        Name of the stored model.
+    folder
+        Where it lies; the package's own by default.
+    half
+        Convolutions in bfloat16: about twice as fast on CPUs and GPUs that have it, at an error of some 1e-3.
+    """
+
+    weights: str = SHIPPED
+    folder: Path | None = None
+    half: bool = False
+    density: Density = "ramp"
+    name: str = "unrolled"
+
+    def __call__(
+        self,
+        equations: NormalEquations,
+        maps: torch.Tensor,
+        *,
+        noise_std: float | None = None,
+        start: Reconstruction | None = None,
+        on_iteration: OnIteration | None = None,
+    ) -> Reconstruction:
+        """Reconstruct; see :class:`kspace.recon.method.Method`.
+
+        The state that a later call goes on from is that of compressed sensing: the network itself starts anew, at a
+        price that does not depend on the scan's length.
+        """
+        network, recipe = shipped_network(self.weights, self.folder, maps.device)
+        before = None
+        if start is not None and len(start.state) == 2:
+            before = Reconstruction(start.state[0], state=(start.state[1],))
+        found = recipe.start(equations, maps, noise_std=noise_std, start=before)
+        if equations.scale <= 0:
+            return found
+        problem, images = LeastSquares.of(equations, maps, noise_std), found.image
+        change, blocks = 0.0, 0
+        with torch.no_grad(), torch.autocast(maps.device.type, torch.bfloat16, enabled=self.half):
+            reference = Reference.of(images)
+            for blocks, block in enumerate(network.blocks, start=1):
+                previous, images = images, block(problem, images, reference)
+                change = float(torch.linalg.vector_norm(images - previous) / torch.linalg.vector_norm(images))
+                if on_iteration is not None and on_iteration(Status(blocks, len(network.blocks), change)):
+                    break
+        return Reconstruction(images, blocks, change, (found.image, *found.state))

@@ -1,0 +1,69 @@
+"""What ``spokewise train`` and ``spokewise models`` do with what they were told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kspace.errors import UsageError
+from kspace.recon.networks.temporal_prior import PriorOptions
+from kspace.recon.networks.unrolled import UnrolledOptions
+from kspace.weights.store import list_models, verify
+from simulate.training.recon import MODEL, ReconTraining, train_recon
+from simulate.training.trainer import TrainingStatus
+
+TASKS = ("recon",)
+_LINE_S = 15.0
+
+
+def train_command(
+    task: str, out: Path, say: Callable[[str], None], *, minutes: float, patients: int, seed: int, quick: bool
+) -> dict[str, Any]:
+    """Train and return what a machine wants to know of it.
+
+    Raises
+    ------
+    UsageError
+        When there is no such task.
+    """
+    if task not in TASKS:
+        raise UsageError(f"there is no training {task!r}", expected=", ".join(TASKS))
+    training = tiny(seed) if quick else ReconTraining.within(minutes, patients=patients, seed=seed)
+    heard = [0.0]
+
+    def on_step(status: TrainingStatus) -> None:
+        now = time.monotonic()
+        if status.point is not None:
+            say(f"  step {status.step} of {status.n_steps}: validation {status.point.validation:.4f}")
+        elif now - heard[0] > _LINE_S:
+            say(f"  step {status.step} of {status.n_steps}, {status.seconds:.0f} s: loss {float(status.loss):.4f}")
+        else:
+            return
+        heard[0] = now
+
+    result = train_recon(out, training, on_part=say, on_step=on_step)
+    return {
+        "task": task, "model": str(out / MODEL), "reason": result.reason, "steps": result.steps,
+        "seconds": result.seconds, "validation": result.best, "note": result.note,
+    }  # fmt: skip
+
+
+def tiny(seed: int) -> ReconTraining:
+    """Return a training that shows that all works, and learns nothing to speak of."""
+    network = UnrolledOptions(blocks=1, prior=PriorOptions((8, 8), (1, 1)), iterations=2)
+    return ReconTraining(
+        minutes=10, patients=1, validation_patients=1, network=network, prior_steps=4, next_steps=2, trust_steps=3,
+        joint_steps=1, first_patients=1, patch=32, per_step=1, seed=seed,
+    )  # fmt: skip
+
+
+def models_command(folder: Path | None) -> dict[str, Any]:
+    """Read every stored model to the last byte and return what they are and what is wrong with them."""
+    problems = {verdict.name: verdict.problem for verdict in verify(folder)}
+    known = list_models(folder)
+    return {
+        "models": [{**card.model_dump(mode="json"), "problem": problems.pop(card.name, "")} for card in known],
+        "other_problems": {name: problem for name, problem in problems.items() if problem},
+    }

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from kspace.errors import UsageError
+from kspace.metrics import nrmse
+from kspace.recon.unrolled import SHIPPED, Unrolled
+from simulate.patient.parameters import Group
+from simulate.training.bank import Bank, read_scan, write_scan
+from simulate.training.command import tiny, train_command
+from simulate.training.dataset import Split, patient_seed
+from simulate.training.recon import MODEL, ReconTraining, train_recon
+from simulate.training.recon_task import Stage, heart_weight, log_error, read_patch
+from simulate.training.scans import Protocol, ProtocolRange, TrainingScan, draw_protocol, simulated_scans
+
+PROTOCOL = Protocol("philips", Group.DILATED, 4, 64, 3, 40.0, 1, 6, (1.0, 3.0))
+
+
+@pytest.fixture(scope="module")
+def scans() -> list[TrainingScan]:
+    return list(simulated_scans(patient_seed(0), PROTOCOL))
+
+
+def test_scans_come_nearer_to_their_target_with_time(scans: list[TrainingScan]) -> None:
+    errors = []
+    for scan in scans:
+        body = (scan.truth > 0.1 * scan.truth.max()).any(0)
+        # What a perfect scan shows through these maps is, in magnitude, the truth.
+        assert float(nrmse(scan.target.abs() * scan.shading, scan.truth, body)) < 0.03
+        errors.append(float(nrmse(scan.start, scan.target, body)))
+        complex_error = torch.linalg.vector_norm((scan.start - scan.target)[:, body])
+        assert float(complex_error / torch.linalg.vector_norm(scan.target[:, body])) < 0.25
+    assert errors[1] < errors[0]
+    assert [scan.seconds for scan in scans] == [1.0, 3.0]
+
+
+def test_protocols_follow_the_patient() -> None:
+    assert draw_protocol(3, Split.TRAIN) == draw_protocol(3, Split.TRAIN)
+    assert draw_protocol(3, Split.TRAIN) != draw_protocol(3, Split.TEST)
+    assert draw_protocol(3, Split.TRAIN) != draw_protocol(3, Split.TRAIN, epoch=1)
+    with pytest.raises(UsageError, match="rising"):
+        next(iter(simulated_scans(0, replace(PROTOCOL, seconds=(2.0, 1.0)))))
+
+
+def test_a_stored_scan_is_the_scan(scans: list[TrainingScan], tmp_path: Path) -> None:
+    write_scan(scans[0], tmp_path / "a.safetensors")
+    stored = read_scan(tmp_path / "a.safetensors")
+    torch.testing.assert_close(stored.start, scans[0].start)
+    equations, maps, problem = scans[0].equations, scans[0].maps, stored.problem
+    torch.testing.assert_close(problem.right * problem.scale, equations.right_hand_side(maps))
+    torch.testing.assert_close(problem.normal(stored.start) * problem.scale, equations.normal(stored.start, maps))
+    assert stored.seed == patient_seed(0)
+
+
+def test_patches_are_parts_of_what_a_block_is_given(scans: list[TrainingScan], tmp_path: Path) -> None:
+    write_scan(scans[1], tmp_path / "a.safetensors")
+    stage = Stage(tmp_path / "given")
+    stored = read_scan(tmp_path / "a.safetensors")
+    stage.write(tmp_path / "a.safetensors", stored, stored.start)
+    patch = read_patch(stage.path(tmp_path / "a.safetensors"), 32, None)
+    assert patch.image.shape == (6, 32, 32)
+    assert float(patch.weight.max()) == 1
+    before = float(log_error(patch.image, patch.target, patch.weight))
+    assert float(log_error(patch.target, patch.target, patch.weight)) < before
+    assert abs(float(patch.average.max()) - 1) < 1
+
+
+def test_the_heart_weighs_most() -> None:
+    labels = torch.zeros(2, 40, 40, dtype=torch.uint8)
+    labels[1, 20, 20] = 2
+    weight = heart_weight(labels)
+    assert float(weight[20, 28]) == 1
+    assert float(weight[0, 0]) < 0.2
+
+
+def test_a_bank_goes_on_where_it_ended(tmp_path: Path) -> None:
+    limits = ProtocolRange(matrix=(32, 32), n_frames=(3, 3), n_coils=(2, 2), seconds=((0.4, 0.5), (0.5, 0.6)))
+    bank = Bank(tmp_path, limits)
+    bank.fill("train", 0, 1)
+    path = bank.path("train", 0, 1)
+    before = path.stat().st_mtime_ns
+    bank.path("train", 0, 0).unlink()
+    heard: list[int] = []
+    bank.fill("train", 0, 1, on_patient=heard.append)
+    assert heard == [0]
+    assert path.stat().st_mtime_ns > before
+    bank.fill("train", 0, 1)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == list(bank.names("train", 1))
+
+
+def test_a_tiny_training_leaves_a_model_that_reconstructs(scans: list[TrainingScan], tmp_path: Path) -> None:
+    training = tiny(0)
+    # The drawing of patients is tested above; small ones stand in for them here.
+    bank = Bank(tmp_path / "bank")
+    bank.folder.mkdir()
+    for split in (Split.TRAIN, Split.VALIDATION):
+        for name, scan in zip(bank.names(split, 1), (scans[0], scans[1], scans[1]), strict=True):
+            write_scan(scan, bank.folder / name)
+    parts: list[str] = []
+    result = train_recon(tmp_path, training, on_part=parts.append)
+    assert result.reason == "steps"
+    assert parts == ["prior-0", "trust-0", "joint"]
+    found = Unrolled(SHIPPED, tmp_path / MODEL)(scans[0].equations, scans[0].maps, noise_std=scans[0].noise_std)
+    body = (scans[0].truth > 0.1 * scans[0].truth.max()).any(0)
+    assert float(nrmse(found.image, scans[0].target, body)) < 1.2 * float(nrmse(scans[0].start, scans[0].target, body))
+    assert train_recon(tmp_path, training).steps == result.steps
+
+
+def test_more_time_is_more_steps() -> None:
+    short, long = (ReconTraining.within(minutes, patients=20, seed=1) for minutes in (30.0, 240.0))
+    assert short.prior_steps * 8 == long.prior_steps
+    with pytest.raises(UsageError, match="no training"):
+        train_command("telepathy", Path(), print, minutes=1, patients=1, seed=0, quick=True)
+    for wrong in ({"minutes": 0.0}, {"patients": 0}):
+        with pytest.raises(UsageError):
+            ReconTraining(**wrong)  # type: ignore[arg-type]
