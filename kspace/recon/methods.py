@@ -7,10 +7,18 @@ from collections.abc import Callable
 from kspace.errors import UsageError
 from kspace.recon.cg_sense import CgSense
 from kspace.recon.gridding import Gridding
+from kspace.recon.locally_low_rank import LocallyLowRank
+from kspace.recon.low_rank_sparse import LowRankSparse
 from kspace.recon.method import Method
 from kspace.recon.temporal_tv import TemporalTV
 
-METHODS: dict[str, Callable[[], Method]] = {"gridding": Gridding, "cg-sense": CgSense, "cs": TemporalTV}
+METHODS: dict[str, Callable[[], Method]] = {
+    "gridding": Gridding,
+    "cg-sense": CgSense,
+    "cs": TemporalTV,
+    "l+s": LowRankSparse,
+    "llr": LocallyLowRank,
+}
 
 
 def make_method(name: str) -> Method:

@@ -8,15 +8,16 @@ operator an iteration; the dual variable is kept, so that a warm start goes on w
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kspace.equations import Density, NormalEquations
 from kspace.parallel import map_frames
-from kspace.recon.method import OnIteration, Reconstruction, Status, require_same_shape
-from kspace.toeplitz import SenseNormal, sense_normal
+from kspace.recon.method import OnIteration, Reconstruction, Status
+from kspace.recon.proximal import Scaled, WatchedNormal, inner
+from kspace.recon.proximal import largest_eigenvalue as largest_eigenvalue
 
 DUAL_STEP = 0.02
 """Step of the dual variable over the operator's largest eigenvalue; small, because the images are far larger than the
@@ -60,28 +61,16 @@ class TemporalTV:
         on_iteration: OnIteration | None = None,
     ) -> Reconstruction:
         """Reconstruct; see :class:`kspace.recon.method.Method`."""
-        # In units of the mean diagonal, the operator is about the identity and lambda is in units of the image.
-        scale = equations.scale
-        b = equations.right_hand_side(maps)
-        if scale <= 0:
-            return Reconstruction(b) if start is None else replace(start, iterations=0, change=0.0)
-        b /= scale
-        threshold = self._threshold(equations, b, noise_std)
-        lipschitz = largest_eigenvalue(equations, maps) / scale
+        scaled = Scaled(equations, maps, noise_std)
+        if scaled.scale <= 0:
+            return scaled.unmeasured(start)
+        threshold = scaled.threshold(self.noise_factor, self.signal_factor)
+        lipschitz = scaled.lipschitz()
         step, dual_step = _steps(lipschitz)
-        if start is None:
-            # All spokes together, the same in every frame: free of streaks, and of any temporal variation.
-            average = equations.right_hand_side(maps).sum(0) / max(float(equations.weight.sum()), 1e-30)
-            x, y = average.expand_as(b).clone(), torch.zeros_like(b)
-        else:
-            require_same_shape(start.image, b)
-            x = start.image.clone()
-            y = start.state[0].clone() if start.state else torch.zeros_like(b)
-        state = _PrimalDual(SenseNormal(maps, equations.spectrum), scale, b, x, y)
-        goal = self.tolerance
-        if noise_std is not None:
-            level = float(torch.linalg.vector_norm(b)) / math.sqrt(b.numel())
-            goal = max(goal, self.noise_share * equations.noise_in_image(noise_std) / max(level, 1e-30))
+        x = scaled.first(start)
+        y = start.state[0].clone() if start is not None and start.state else torch.zeros_like(x)
+        state = _PrimalDual(scaled.operator(), scaled.b, x, y)
+        goal = scaled.goal(self.tolerance, self.noise_share)
         iteration, change = 0, math.inf
         for iteration in range(1, self.max_iterations + 1):
             steepest = state.apply()
@@ -96,12 +85,6 @@ class TemporalTV:
                 break
         return Reconstruction(x, iteration, change, (y,))
 
-    def _threshold(self, equations: NormalEquations, b: Tensor, noise_std: float | None) -> float:
-        level = float(torch.linalg.vector_norm(b)) / math.sqrt(b.numel())
-        spokes = max(float(equations.spokes.mean()), 1.0)
-        noise = 0.0 if noise_std is None else equations.noise_in_image(noise_std)
-        return self.noise_factor * noise + self.signal_factor * level / math.sqrt(spokes) * math.sqrt(b.shape[-1])
-
 
 def _steps(lipschitz: float) -> tuple[float, float]:
     """Return the steps of image and dual variable with which the iteration converges (Condat, theorem 3.1)."""
@@ -114,50 +97,37 @@ class _PrimalDual:
 
     Parameters
     ----------
-    normal
-        The normal operator, of which ``scale`` is the mean diagonal.
+    operator
+        The normal operator over its mean diagonal.
     b, x, y
-        (frame, y, x) complex: the right-hand side over ``scale``, the images, the dual variables.
+        (frame, y, x) complex: the right-hand side over that, the images, the dual variables.
     """
 
-    def __init__(self, normal: SenseNormal, scale: float, b: Tensor, x: Tensor, y: Tensor) -> None:
-        self._normal, self._scale, self._b, self._x, self._y = normal, scale, b, x, y
-        self._applied, self._before = torch.empty_like(x), b.clone()
+    def __init__(self, operator: WatchedNormal, b: Tensor, x: Tensor, y: Tensor) -> None:
+        self._operator, self._b, self._x, self._y = operator, b, x, y
         self._moved, self._ahead = torch.zeros_like(x), torch.empty_like(x)
 
     def apply(self) -> float:
-        """Apply the normal operator; return the largest <m, A m> / <m, m> over frames, m being the last move.
-
-        It is no more than the largest eigenvalue, in exact arithmetic, which was sought in a few frames only. Where
-        another one is steeper, its error grows until the last move consists of it, and this shows it. Moves so small
-        that A m is mostly rounding are passed over.
-        """
+        """Apply the normal operator; return how steep it was seen to be."""
 
         def run(part: slice) -> Tensor:
-            self._applied[part] = self._normal(self._x[part], part).div_(self._scale)
-            moved = self._moved[part]
-            product = _inner(moved, self._applied[part] - self._before[part])
-            self._before[part] = self._applied[part]
-            squared = _inner(moved, moved)
-            used = squared > 1e-8 * _inner(self._x[part], self._x[part])
-            ratio = torch.where(used, product / squared.clamp_min(1e-30), 0.0)
-            return ratio.max()
+            return self._operator(self._x, self._moved, part)
 
-        return max(float(value) for value in map_frames(run, self._normal.parts))
+        return max(float(value) for value in map_frames(run, self._operator.parts))
 
     def move(self, step: float) -> float:
         """Move the images by a step down the gradient; return the size of the move relative to theirs."""
 
         def run(part: slice) -> tuple[Tensor, Tensor]:
             moved, x = self._moved[part], self._x[part]
-            torch.sub(self._applied[part], self._b[part], out=moved)
+            torch.sub(self._operator.applied[part], self._b[part], out=moved)
             moved.add_(_shifted(self._y, part, -1)).sub_(self._y[part]).mul_(-step)
             # The dual variables follow 2 x_new - x, which is x + 2 moved.
             torch.add(x, moved, alpha=2, out=self._ahead[part])
             x.add_(moved)
-            return _inner(moved, moved).sum(), _inner(x, x).sum()
+            return inner(moved, moved).sum(), inner(x, x).sum()
 
-        squares = torch.stack([torch.stack(pair) for pair in map_frames(run, self._normal.parts)]).sum(0)
+        squares = torch.stack([torch.stack(pair) for pair in map_frames(run, self._operator.parts)]).sum(0)
         return math.sqrt(float(squares[0] / squares[1].clamp_min(1e-30)))
 
     def move_dual(self, step: float, threshold: float) -> None:
@@ -168,7 +138,7 @@ class _PrimalDual:
             y.add_(_shifted(self._ahead, part, 1), alpha=step).sub_(self._ahead[part], alpha=step)
             y.div_((y.abs() / max(threshold, 1e-30)).clamp_min_(1.0))
 
-        map_frames(run, self._normal.parts)
+        map_frames(run, self._operator.parts)
 
 
 def _shifted(values: Tensor, part: slice, by: int) -> Tensor:
@@ -178,40 +148,3 @@ def _shifted(values: Tensor, part: slice, by: int) -> Tensor:
         first = (part.start + by) % n_frames
         return values[first : first + 1]
     return torch.roll(values, -by, 0)[part]
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    """Return the (frame,) real parts of the scalar products of two (frame, y, x) cines."""
-    products: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1)).real
-    return products
-
-
-def largest_eigenvalue(equations: NormalEquations, maps: Tensor, *, n_steps: int = 12, n_candidates: int = 3) -> float:
-    """Return the largest eigenvalue of E^H W E over all frames, a few per cent above it.
-
-    The Lanczos process (Golub and Van Loan, Matrix Computations, 10.1), on the frames whose spectra peak highest: the
-    peak bounds the eigenvalue from above, and neighbouring frames of a radial scan are alike. Twelve steps come within
-    2 % from below, which a margin of 5 % covers; the power method is still 20 % off after six.
-    """
-    peaks = equations.spectrum.amax((-2, -1))
-    chosen = torch.topk(peaks, min(n_candidates, equations.n_frames)).indices
-    spectrum = equations.spectrum[chosen]
-    q = equations.right_hand_side(maps)[chosen]
-    norm = torch.linalg.vector_norm(q, dim=(-2, -1), keepdim=True)
-    # Without signal, as good as any: a flat image.
-    q = torch.where(norm > 0, q / norm.clamp_min(1e-30), 1 / math.sqrt(math.prod(equations.matrix)))
-    before = torch.zeros_like(q)
-    beta = torch.zeros_like(norm)
-    diagonal, off = [], []
-    for _ in range(n_steps):
-        v = sense_normal(q, maps, spectrum) - beta * before
-        alpha = (q.conj() * v).real.sum((-2, -1), keepdim=True)
-        v -= alpha * q
-        beta = torch.linalg.vector_norm(v, dim=(-2, -1), keepdim=True)
-        diagonal.append(alpha.flatten().double().cpu())
-        off.append(beta.flatten().double().cpu())
-        q, before = v / beta.clamp_min(1e-30), q
-    tridiagonal = torch.diag_embed(torch.stack(diagonal, -1))
-    side = torch.diag_embed(torch.stack(off[:-1], -1), offset=1)
-    largest = torch.linalg.eigvalsh(tridiagonal + side + side.mT).max()
-    return 1.05 * float(largest)

@@ -150,9 +150,7 @@ def train_recon(
     def learn(name: str, task: Task, kind: str, **options: Any) -> None:
         nonlocal result
         say(name)
-        chosen = TrainingOptions(
-            minutes=training.stop_after(kind), seed=training.seed, final_share=0.02, warmup_steps=50, **options
-        )
+        chosen = TrainingOptions(minutes=training.stop_after(kind), seed=training.seed, final_share=0.02, **options)
         result = train(task, chosen, out / name, on_step=on_step)
         if result.reason == "interrupted":
             raise KeyboardInterrupt
@@ -175,12 +173,12 @@ def train_recon(
             )  # fmt: skip
             learn(
                 f"prior-{number}", task, "prior", learning_rate=training.learning_rate * (1.0 if number == 0 else 0.5),
-                weight_decay=1e-4, ema=0.998, validate_every=250,
+                weight_decay=1e-4, ema=0.998, validate_every=250, warmup_steps=100,
                 max_steps=training.prior_steps if number == 0 else training.next_steps,
             )  # fmt: skip
             trust = TrustTask(f"trust-{number}", block, learnt_from[: training.trust_steps // 3], chosen_on, stage)
             learn(
-                f"trust-{number}", trust, "trust", learning_rate=0.1, ema=0.8, validate_every=24,
+                f"trust-{number}", trust, "trust", learning_rate=0.1, ema=0.8, validate_every=24, warmup_steps=1,
                 max_steps=training.trust_steps,
             )  # fmt: skip
             _write(network, number + 1, training, out, commit)
@@ -188,7 +186,7 @@ def train_recon(
         joint = UnrolledTask("joint", network, learnt_from, chosen_on, seed=training.seed)
         learn(
             "joint", joint, "joint", learning_rate=0.1 * training.learning_rate, ema=0.95, validate_every=25,
-            max_steps=training.joint_steps,
+            warmup_steps=10, max_steps=training.joint_steps,
         )  # fmt: skip
         _write(network, training.network.blocks, training, out, commit)
     assert result is not None

@@ -98,25 +98,33 @@ class Patch:
     conditions: Tensor
 
 
+def square(weight: Tensor, size: int, rng: np.random.Generator | None) -> tuple[slice, slice]:
+    """Return a square of at most so many pixels: about the heart, or with a generator anywhere near it.
+
+    Parameters
+    ----------
+    weight
+        (y, x), see :func:`heart_weight`.
+    """
+    rows, columns = weight.shape
+    size = min(size, rows, columns)
+    near = torch.nonzero(weight > 0.5)
+    middle = near.double().mean(0) if len(near) else torch.tensor([rows / 2, columns / 2])
+    if rng is not None and len(near) and rng.random() < 0.8:
+        middle = near[int(rng.integers(len(near)))].double()
+    elif rng is not None:
+        middle = torch.tensor(rng.random(2)) * torch.tensor([rows, columns])
+    top, left = (
+        int(min(max(round(float(m) - size / 2), 0), n - size)) for m, n in zip(middle, (rows, columns), strict=True)
+    )
+    return slice(top, top + size), slice(left, left + size)
+
+
 def read_patch(path: Path, size: int, rng: np.random.Generator | None) -> Patch:
     """Read a square of a scan: about the heart, or with a generator anywhere near it, turned and mirrored."""
     with safe_open(path, "pt") as file:
         weight = file.get_tensor("weight")
-        rows, columns = weight.shape
-        size = min(size, rows, columns)
-        near = torch.nonzero(weight > 0.5)
-        if len(near):
-            middle = near.double().mean(0)
-            if rng is not None and rng.random() < 0.8:
-                middle = near[int(rng.integers(len(near)))].double()
-            elif rng is not None:
-                middle = torch.tensor(rng.random(2)) * torch.tensor([rows, columns])
-        else:
-            middle = torch.tensor([rows / 2, columns / 2])
-        top, left = (
-            int(min(max(round(float(m) - size / 2), 0), n - size)) for m, n in zip(middle, weight.shape, strict=True)
-        )
-        area = (slice(top, top + size), slice(left, left + size))
+        area = square(weight, size, rng)
         planes = file.get_slice("planes")[:, :, area[0], area[1]].float()
         average, weight = file.get_tensor("average")[area], weight[area]
         conditions = file.get_tensor("conditions")
@@ -125,8 +133,8 @@ def read_patch(path: Path, size: int, rng: np.random.Generator | None) -> Patch:
         everything = torch.rot90(everything, int(rng.integers(4)), (-2, -1))
         if rng.random() < 0.5:
             everything = everything.flip(-1)
-    frames = planes.shape[0]
-    planes = everything[:-2].reshape(frames, 6, size, size)
+    frames, _, *sides = planes.shape
+    planes = everything[:-2].reshape(frames, 6, *sides)
     if rng is not None and rng.random() < 0.5:
         planes, conditions = planes.flip(0), conditions.flip(0)
     image, gradient, target = (torch.complex(planes[:, i], planes[:, i + 1]) for i in (0, 2, 4))
@@ -273,3 +281,48 @@ class UnrolledTask:
             images = self._network(stored.problem, stored.start, save_memory=True)
         reference = Reference.of(stored.start)
         return log_error(reference.seen(images), reference.seen(stored.target), heart_weight(stored.labels))
+
+
+class UNetTask:
+    """Learns a post-processor from patches of gridded images.
+
+    Parameters
+    ----------
+    network
+        To be trained.
+    training, validation
+        Scans of the bank.
+    stage
+        Tells where the heart is.
+    patch, half, seed
+        As for :class:`PriorTask`.
+    """
+
+    def __init__(
+        self, name: str, network: nn.Module, training: Sequence[Path], validation: Sequence[Path], stage: Stage, *,
+        patch: int = 96, half: bool = True, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.name, self.model, self._stage = name, network, stage
+        self._training, self._validation = list(training), list(validation)
+        self._patch, self._half, self._seed = patch, half, seed
+
+    def loss(self, step: int) -> Tensor:
+        """Return the logarithmic error of one patch."""
+        rng = np.random.default_rng([self._seed, step])
+        return self._error(self._training[int(rng.integers(len(self._training)))], rng)
+
+    def validate(self) -> float:
+        """Return the mean over the validation scans, about their hearts."""
+        return float(torch.stack([self._error(path, None) for path in self._validation]).mean())
+
+    def _error(self, path: Path, rng: np.random.Generator | None) -> Tensor:
+        with safe_open(self._stage.path(path), "pt") as file:
+            weight = file.get_tensor("weight")
+        area = square(weight, self._patch, rng)
+        with safe_open(path, "pt") as file:
+            scale = float(file.get_tensor("numbers")[0])
+            gridded, target = (file.get_slice(name)[:, area[0], area[1]] for name in ("right", "target"))
+        level = target.abs().square().mean().sqrt().clamp_min(1e-30)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._half):
+            image = self.model(gridded / scale)
+        return log_error(image / level, target / level, weight[area])

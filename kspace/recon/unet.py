@@ -1,0 +1,81 @@
+"""A U-Net after gridding, with no say for the data: the baseline that everyone knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kspace.equations import Density, NormalEquations
+from kspace.errors import InputError
+from kspace.recon.method import OnIteration, Reconstruction
+from kspace.recon.networks.unet import CineUNet
+from kspace.weights.store import load_model, read_card
+
+SHIPPED_UNET = "unet-cine"
+"""The weights that are used unless others are named."""
+
+
+class UNetRecipe(BaseModel):
+    """What the card says of the network, see :class:`~kspace.recon.networks.unet.CineUNet`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    neighbours: int
+    features: int
+    levels: int
+
+
+@lru_cache(maxsize=4)
+def shipped_unet(name: str, folder: Path | None = None, device: torch.device | None = None) -> CineUNet:
+    """Return a stored network on a device; read once.
+
+    Raises
+    ------
+    UsageError, InputError
+        As :func:`kspace.weights.store.load_model`.
+    """
+    try:
+        recipe = UNetRecipe.model_validate(dict(read_card(name, folder).options))
+    except ValidationError as error:
+        what = f"the card of {name} does not describe a U-Net"
+        raise InputError(what, expected="neighbours, features and levels") from error
+    network = CineUNet(recipe.neighbours, recipe.features, recipe.levels)
+    load_model(name, network, folder)
+    return network.requires_grad_(False).to(device)
+
+
+@dataclass(frozen=True)
+class UNet:
+    """Gridding, then a network that was trained to take its streaks away.
+
+    Parameters
+    ----------
+    weights
+        Name of the stored model.
+    folder
+        Where it lies; the package's own by default.
+    """
+
+    weights: str = SHIPPED_UNET
+    folder: Path | None = None
+    density: Density = "ramp"
+    name: str = "unet"
+
+    def __call__(
+        self,
+        equations: NormalEquations,
+        maps: torch.Tensor,
+        *,
+        noise_std: float | None = None,
+        start: Reconstruction | None = None,
+        on_iteration: OnIteration | None = None,
+    ) -> Reconstruction:
+        """Reconstruct; see :class:`kspace.recon.method.Method`."""
+        gridded = equations.right_hand_side(maps) / max(equations.scale, 1e-30)
+        with torch.no_grad():
+            image: torch.Tensor = shipped_unet(self.weights, self.folder, maps.device)(gridded)
+        return Reconstruction(image)
