@@ -1,4 +1,4 @@
-"""A U-Net after gridding, with no say for the data: the baseline that everyone knows."""
+"""A U-Net after gridding, with no say for the data: the baseline that everyone knows. No weights are shipped yet."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kspace.equations import Density, NormalEquations
 from kspace.errors import InputError
+from kspace.recon.gridding import Gridding
 from kspace.recon.method import OnIteration, Reconstruction
 from kspace.recon.networks.unet import CineUNet
 from kspace.weights.store import load_model, read_card
-
-SHIPPED_UNET = "unet-cine"
-"""The weights that are used unless others are named."""
 
 
 class UNetRecipe(BaseModel):
@@ -30,8 +28,13 @@ class UNetRecipe(BaseModel):
 
 
 @lru_cache(maxsize=4)
-def shipped_unet(name: str, folder: Path | None = None, device: torch.device | None = None) -> CineUNet:
-    """Return a stored network on a device; read once.
+def shipped_unet(
+    name: str,
+    folder: Path | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> CineUNet:
+    """Return a stored network on a device, in a type; read once.
 
     Raises
     ------
@@ -45,7 +48,7 @@ def shipped_unet(name: str, folder: Path | None = None, device: torch.device | N
         raise InputError(what, expected="neighbours, features and levels") from error
     network = CineUNet(recipe.neighbours, recipe.features, recipe.levels)
     load_model(name, network, folder)
-    return network.requires_grad_(False).to(device)
+    return network.requires_grad_(False).to(device, dtype)
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class UNet:
         Where it lies; the package's own by default.
     """
 
-    weights: str = SHIPPED_UNET
+    weights: str = "unet-cine"
     folder: Path | None = None
     density: Density = "ramp"
     name: str = "unet"
@@ -75,7 +78,7 @@ class UNet:
         on_iteration: OnIteration | None = None,
     ) -> Reconstruction:
         """Reconstruct; see :class:`kspace.recon.method.Method`."""
-        gridded = equations.right_hand_side(maps) / max(equations.scale, 1e-30)
+        gridded = Gridding()(equations, maps).image
         with torch.no_grad():
-            image: torch.Tensor = shipped_unet(self.weights, self.folder, maps.device)(gridded)
+            image: torch.Tensor = shipped_unet(self.weights, self.folder, maps.device, maps.real.dtype)(gridded)
         return Reconstruction(image)

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kspace.equations import Density, NormalEquations
 from kspace.errors import InputError
+from kspace.recon.locally_low_rank import LocallyLowRank
 from kspace.recon.method import OnIteration, Reconstruction, Status
 from kspace.recon.networks.least_squares import LeastSquares
 from kspace.recon.networks.temporal_prior import PriorOptions
 from kspace.recon.networks.unrolled import Consistency, Reference, UnrolledNetwork, UnrolledOptions
-from kspace.recon.temporal_tv import TemporalTV
 from kspace.weights.store import load_model, read_card
 
 SHIPPED = "unrolled-cine"
@@ -32,8 +32,8 @@ class Recipe(BaseModel):
         See :class:`~kspace.recon.networks.unrolled.UnrolledOptions`.
     channels, depth
         See :class:`~kspace.recon.networks.temporal_prior.PriorOptions`.
-    start_iterations, start_noise_factor, start_signal_factor
-        Of :class:`~kspace.recon.temporal_tv.TemporalTV` before the network, as it was when the network learnt.
+    start_iterations, start_noise_factor, start_signal_factor, start_patch
+        Of :class:`~kspace.recon.locally_low_rank.LocallyLowRank` before the network, as it was when the network learnt.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,13 +46,15 @@ class Recipe(BaseModel):
     start_iterations: int
     start_noise_factor: float
     start_signal_factor: float
+    start_patch: int
 
     @property
-    def start(self) -> TemporalTV:
+    def start(self) -> LocallyLowRank:
         """What the network starts from."""
-        return TemporalTV(
+        return LocallyLowRank(
             noise_factor=self.start_noise_factor,
             signal_factor=self.start_signal_factor,
+            patch=self.start_patch,
             max_iterations=self.start_iterations,
         )
 
@@ -83,9 +85,12 @@ class Recipe(BaseModel):
 
 @lru_cache(maxsize=4)
 def shipped_network(
-    name: str = SHIPPED, folder: Path | None = None, device: torch.device | None = None
+    name: str = SHIPPED,
+    folder: Path | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[UnrolledNetwork, Recipe]:
-    """Return a stored network, ready to be used on a device, and its recipe; read once.
+    """Return a stored network, ready to be used on a device in a type, and its recipe; read once.
 
     Raises
     ------
@@ -96,7 +101,7 @@ def shipped_network(
     network = UnrolledNetwork(recipe.options)
     load_model(name, network, folder)
     network.requires_grad_(False)
-    return network.to(device), recipe
+    return network.to(device, dtype), recipe
 
 
 @dataclass(frozen=True)
@@ -133,13 +138,13 @@ class Unrolled:
         The state that a later call goes on from is that of compressed sensing: the network itself starts anew, at a
         price that does not depend on the scan's length.
         """
-        network, recipe = shipped_network(self.weights, self.folder, maps.device)
+        network, recipe = shipped_network(self.weights, self.folder, maps.device, maps.real.dtype)
         before = None
-        if start is not None and len(start.state) == 2:
-            before = Reconstruction(start.state[0], state=(start.state[1],))
+        if start is not None and start.state:
+            before = Reconstruction(start.state[0])
         found = recipe.start(equations, maps, noise_std=noise_std, start=before)
         if equations.scale <= 0:
-            return found
+            return Reconstruction(found.image, state=(found.image,))
         problem, images = LeastSquares.of(equations, maps, noise_std), found.image
         change, blocks = 0.0, 0
         with torch.no_grad(), torch.autocast(maps.device.type, torch.bfloat16, enabled=self.half):
@@ -149,4 +154,4 @@ class Unrolled:
                 change = float(torch.linalg.vector_norm(images - previous) / torch.linalg.vector_norm(images))
                 if on_iteration is not None and on_iteration(Status(blocks, len(network.blocks), change)):
                     break
-        return Reconstruction(images, blocks, change, (found.image, *found.state))
+        return Reconstruction(images, blocks, change, (found.image,))

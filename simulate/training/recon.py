@@ -98,7 +98,7 @@ class ReconTraining:
         return Recipe(
             blocks=n.blocks, iterations=n.iterations, consistency=n.consistency, channels=n.prior.channels,
             depth=n.prior.depth, start_iterations=START.max_iterations, start_noise_factor=START.noise_factor,
-            start_signal_factor=START.signal_factor,
+            start_signal_factor=START.signal_factor, start_patch=START.patch,
         )  # fmt: skip
 
     def stop_after(self, kind: str) -> float:

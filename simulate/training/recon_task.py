@@ -320,9 +320,9 @@ class UNetTask:
             weight = file.get_tensor("weight")
         area = square(weight, self._patch, rng)
         with safe_open(path, "pt") as file:
-            scale = float(file.get_tensor("numbers")[0])
+            spokes = file.get_tensor("spokes").clamp_min(1e-9).float()[:, None, None]
             gridded, target = (file.get_slice(name)[:, area[0], area[1]] for name in ("right", "target"))
         level = target.abs().square().mean().sqrt().clamp_min(1e-30)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._half):
-            image = self.model(gridded / scale)
+            image = self.model(gridded / spokes)
         return log_error(image / level, target / level, weight[area])

@@ -18,7 +18,8 @@ from kspace.coils import whiten, whitening_matrix
 from kspace.equations import NormalEquations
 from kspace.errors import UsageError
 from kspace.noise import noise_std
-from kspace.recon.temporal_tv import TemporalTV
+from kspace.recon.locally_low_rank import LocallyLowRank
+from kspace.recon.method import Method
 from simulate.acquisition import Calibration, GatedEquations, calibrate
 from simulate.body_scanner import BodySlice
 from simulate.patient.parameters import Group
@@ -27,7 +28,7 @@ from simulate.subject import SubjectOptions, scan_patient
 from simulate.training.dataset import Split, patient_seed
 from simulate.vendors import VENDORS, vendor
 
-START = TemporalTV(max_iterations=12)
+START = LocallyLowRank(max_iterations=20)
 """What an unrolled network starts from: compressed sensing that has come most of its way."""
 
 
@@ -155,7 +156,7 @@ def draw_protocol(index: int, split: Split | str, limits: ProtocolRange | None =
 
 
 def simulated_scans(
-    seed: int, protocol: Protocol, method: TemporalTV | None = None, *, scanner_seed: int | None = None
+    seed: int, protocol: Protocol, method: Method | None = None, *, scanner_seed: int | None = None
 ) -> Iterator[TrainingScan]:
     """Scan a virtual patient and yield the state of the scan at each of the protocol's times.
 

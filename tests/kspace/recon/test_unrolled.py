@@ -15,7 +15,7 @@ from kspace.weights.store import save_model
 
 RECIPE = Recipe(
     blocks=2, iterations=4, consistency="cg", channels=(8, 8), depth=(1, 1), start_iterations=10,
-    start_noise_factor=1.0, start_signal_factor=0.01,
+    start_noise_factor=0.2, start_signal_factor=0.005, start_patch=8,
 )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def test_it_goes_on_from_what_it_returned(folder: Path, make_case: Any) -> None:
     method = Unrolled("small", folder)
     first = method(equations, maps, noise_std=0.05)
     again = method(equations, maps, noise_std=0.05, start=first)
-    assert len(again.state) == 2
+    assert len(again.state) == 1
     # Compressed sensing has come further, so that the network starts from something better.
     error = torch.linalg.vector_norm(again.image - first.image) / torch.linalg.vector_norm(first.image)
     assert 0 < float(error) < 0.2

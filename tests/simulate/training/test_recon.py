@@ -8,13 +8,14 @@ import torch
 
 from kspace.errors import UsageError
 from kspace.metrics import nrmse
+from kspace.recon.networks.unet import CineUNet
 from kspace.recon.unrolled import SHIPPED, Unrolled
 from simulate.patient.parameters import Group
 from simulate.training.bank import Bank, read_scan, write_scan
 from simulate.training.command import tiny, train_command
 from simulate.training.dataset import Split, patient_seed
 from simulate.training.recon import MODEL, ReconTraining, train_recon
-from simulate.training.recon_task import Stage, heart_weight, log_error, read_patch
+from simulate.training.recon_task import Stage, UNetTask, heart_weight, log_error, read_patch
 from simulate.training.scans import Protocol, ProtocolRange, TrainingScan, draw_protocol, simulated_scans
 
 PROTOCOL = Protocol("philips", Group.DILATED, 4, 64, 3, 40.0, 1, 6, (1.0, 3.0))
@@ -67,6 +68,23 @@ def test_patches_are_parts_of_what_a_block_is_given(scans: list[TrainingScan], t
     before = float(log_error(patch.image, patch.target, patch.weight))
     assert float(log_error(patch.target, patch.target, patch.weight)) < before
     assert abs(float(patch.average.max()) - 1) < 1
+
+
+def test_a_post_processor_learns_from_the_same_scans(scans: list[TrainingScan], tmp_path: Path) -> None:
+    path, stage = tmp_path / "a.safetensors", Stage(tmp_path / "given")
+    write_scan(scans[0], path)
+    stored = read_scan(path)
+    stage.write(path, stored, stored.start)
+    torch.manual_seed(0)
+    network = CineUNet(3, 4, 1)
+    task = UNetTask("unet", network, [path], [path], stage, patch=48, half=False)
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    before = task.validate()
+    for step in range(12):
+        optimiser.zero_grad()
+        task.loss(step).backward()
+        optimiser.step()
+    assert task.validate() < before - 0.02
 
 
 def test_the_heart_weighs_most() -> None:
