@@ -95,7 +95,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Delays = Annotated[
     str, typer.Option(help="Gradient delays to correct: auto (found from the spokes), off, or dx,dy,dxy in samples.")
 ]
-MethodName = Annotated[str, typer.Option(help="cs, cg-sense or gridding.")]
+MethodName = Annotated[str, typer.Option(help="unrolled (learnt), cs, llr, l+s, cg-sense or gridding.")]
 
 
 def _version(wanted: bool) -> None:
@@ -159,7 +159,7 @@ def scan(
     from kspace.quality.judge import StoppingRule
     from kspace.quality.prediction import PredictionJudge
     from kspace.quality.stopping import FixedRule, QualityRule
-    from kspace.recon.methods import make_method
+    from kspace.recon.methods import make_method, weights_of
     from simulate.acquisition import LoopOptions
     from simulate.output import FILES, require_other
     from simulate.progress import ScanProgress
@@ -225,6 +225,7 @@ def scan(
                     "max_prediction_error": max_prediction_error,
                     "max_change": max_change,
                     "method": method,
+                    "weights": weights_of(options.method),
                     "delays": delays,
                     "delays_found": told,
                     "frames": spokes.n_frames or options.n_frames,

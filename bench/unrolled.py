@@ -168,7 +168,7 @@ def main() -> None:
     first, every = (int(text) for text in arguments.part.split("/"))
     jobs: list[Any] = list(range(first, arguments.patients, every))
     if arguments.data is not None:
-        jobs[2:2] = [(arguments.data, name) for name in HEARTS]
+        jobs[1:1] = [(arguments.data, name) for name in HEARTS]
     if not arguments.table:
         run(arguments.out, jobs, arguments.methods.split(","), arguments.weights)
     rows = rows_of(arguments.out)

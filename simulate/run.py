@@ -23,7 +23,7 @@ from kspace.formats.source import open_source
 from kspace.gating import assign_frames
 from kspace.noise import noise_std
 from kspace.recon.method import Method
-from kspace.recon.methods import make_method
+from kspace.recon.methods import make_method, weights_of
 from kspace.scan import Cine, RadialScan
 from simulate.acquisition import LoopOptions, OnDelays, OnSpokes, OnStep, calibrate, scan_stack
 from simulate.body_scanner import BodyScanner
@@ -424,6 +424,7 @@ def reconstruct_file(
         "cine": str(out),
         "source": scan.source,
         "method": method.name,
+        "weights": weights_of(method),
         "frames": frames,
         "delays": {
             "asked": "auto" if delays == "auto" else [delays.x, delays.y, delays.xy],

@@ -11,6 +11,8 @@ from kspace.recon.locally_low_rank import LocallyLowRank
 from kspace.recon.low_rank_sparse import LowRankSparse
 from kspace.recon.method import Method
 from kspace.recon.temporal_tv import TemporalTV
+from kspace.recon.unrolled import Unrolled
+from kspace.weights.store import read_card
 
 METHODS: dict[str, Callable[[], Method]] = {
     "gridding": Gridding,
@@ -18,6 +20,7 @@ METHODS: dict[str, Callable[[], Method]] = {
     "cs": TemporalTV,
     "l+s": LowRankSparse,
     "llr": LocallyLowRank,
+    "unrolled": Unrolled,
 }
 
 
@@ -32,3 +35,10 @@ def make_method(name: str) -> Method:
     if name not in METHODS:
         raise UsageError(f"there is no reconstruction method {name!r}", expected=", ".join(METHODS))
     return METHODS[name]()
+
+
+def weights_of(method: Method) -> str | None:
+    """Return the name of the stored weights that a method uses and the first digits of their SHA-256; None for none."""
+    if not isinstance(method, Unrolled):
+        return None
+    return f"{method.weights} ({read_card(method.weights, method.folder).sha256[:12]})"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
 
 from kspace.equations import Density, NormalEquations
 from kspace.errors import InputError
@@ -71,7 +72,7 @@ class UNet:
     def __call__(
         self,
         equations: NormalEquations,
-        maps: torch.Tensor,
+        maps: Tensor,
         *,
         noise_std: float | None = None,
         start: Reconstruction | None = None,
@@ -80,5 +81,5 @@ class UNet:
         """Reconstruct; see :class:`kspace.recon.method.Method`."""
         gridded = Gridding()(equations, maps).image
         with torch.no_grad():
-            image: torch.Tensor = shipped_unet(self.weights, self.folder, maps.device, maps.real.dtype)(gridded)
+            image: Tensor = shipped_unet(self.weights, self.folder, maps.device, maps.real.dtype)(gridded)
         return Reconstruction(image)

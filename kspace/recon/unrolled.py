@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
 
 from kspace.equations import Density, NormalEquations
 from kspace.errors import InputError
@@ -127,7 +128,7 @@ class Unrolled:
     def __call__(
         self,
         equations: NormalEquations,
-        maps: torch.Tensor,
+        maps: Tensor,
         *,
         noise_std: float | None = None,
         start: Reconstruction | None = None,

@@ -28,7 +28,7 @@ from simulate.subject import SubjectOptions, scan_patient
 from simulate.training.dataset import Split, patient_seed
 from simulate.vendors import VENDORS, vendor
 
-START = LocallyLowRank(max_iterations=20)
+START = LocallyLowRank(max_iterations=30)
 """What an unrolled network starts from: compressed sensing that has come most of its way."""
 
 

@@ -78,15 +78,14 @@ class Reference:
         magnitude = average.abs()
         tiny = torch.finfo(magnitude.dtype).tiny
         phase = torch.where(magnitude > 0, average / magnitude.clamp_min(tiny), torch.ones_like(average))
-        squares = images.abs().square()
-        unit = squares.amax().sqrt().clamp_min(tiny)  # cubes of what is small would vanish
-        level = (images.abs() / unit).pow(3).sum() / (squares / unit.square()).sum().clamp_min(tiny) * unit
-        level = torch.where(level > 0, level, torch.ones_like(level))
-        return cls(phase, level, magnitude / level)
+        highest = images.abs().amax()
+        relative = images.abs() / torch.where(highest > 0, highest, 1.0)  # cubes of what is small would vanish
+        level = relative.pow(3).sum() / relative.square().sum().clamp_min(tiny) * highest
+        return cls(phase, level, magnitude / level.clamp_min(tiny))
 
     def seen(self, images: Tensor) -> Tensor:
         """Return images as a network sees them."""
-        return images * self.phase.conj() / self.level
+        return images * self.phase.conj() / self.level.clamp_min(torch.finfo(self.level.dtype).tiny)
 
     def unseen(self, images: Tensor) -> Tensor:
         """Return what a network gives in the units and phase of the scan."""
