@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -200,8 +201,18 @@ def simulated_scans(
         if whitening is not None:
             combine = torch.einsum("cyx,cd->dyx", combine, whitening.to(channels))
         target = torch.einsum("cyx,fcyx->fyx", combine, channels)
+        # A copy: the sums go on growing.
         yield TrainingScan(
-            equations, calibration.maps, noise, start, target, labels, calibration.shading, truth, seconds, seed
+            deepcopy(equations),
+            calibration.maps,
+            noise,
+            start,
+            target,
+            labels,
+            calibration.shading,
+            truth,
+            seconds,
+            seed,
         )
 
 

@@ -8,6 +8,7 @@ import torch
 
 from kspace.errors import UsageError
 from kspace.metrics import nrmse
+from kspace.recon.gridding import Gridding
 from kspace.recon.networks.unet import CineUNet
 from kspace.recon.unrolled import SHIPPED, Unrolled
 from simulate.patient.parameters import Group
@@ -32,7 +33,8 @@ def test_scans_come_nearer_to_their_target_with_time(scans: list[TrainingScan]) 
         body = (scan.truth > 0.1 * scan.truth.max()).any(0)
         # What a perfect scan shows through these maps is, in magnitude, the truth.
         assert float(nrmse(scan.target.abs() * scan.shading, scan.truth, body)) < 0.03
-        errors.append(float(nrmse(scan.start, scan.target, body)))
+        gridded = Gridding()(scan.equations, scan.maps).image
+        errors.append(float(nrmse(gridded, scan.target, body)))
         complex_error = torch.linalg.vector_norm((scan.start - scan.target)[:, body])
         assert float(complex_error / torch.linalg.vector_norm(scan.target[:, body])) < 0.25
     assert errors[1] < errors[0]
@@ -76,15 +78,17 @@ def test_a_post_processor_learns_from_the_same_scans(scans: list[TrainingScan], 
     stored = read_scan(path)
     stage.write(path, stored, stored.start)
     torch.manual_seed(0)
-    network = CineUNet(3, 4, 1)
+    network = CineUNet(3, 8, 2)
     task = UNetTask("unet", network, [path], [path], stage, patch=48, half=False)
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
-    before = task.validate()
-    for step in range(12):
+    with torch.no_grad():
+        before = task.validate()
+    for step in range(80):
         optimiser.zero_grad()
         task.loss(step).backward()
         optimiser.step()
-    assert task.validate() < before - 0.02
+    with torch.no_grad():
+        assert task.validate() < before - 0.02
 
 
 def test_the_heart_weighs_most() -> None:
