@@ -215,13 +215,14 @@ def table(rows: list[dict[str, Any]], title: str) -> Iterator[str]:
             cpu = [row["cpu_s"] + row.get("sums_cpu_s", 0.0) for row in mine]
             times = f"{statistics.median(took):.1f} ({statistics.median(cpu):.1f})"
             cells = [
-                _spread([row["psnr_db"] for row in mine], 1), _spread([row["ssim"] for row in mine], 3),
-                _spread([100 * row["heart_nrmse"] for row in mine], 2), times,
+                spread([row["psnr_db"] for row in mine], 1), spread([row["ssim"] for row in mine], 3),
+                spread([100 * row["heart_nrmse"] for row in mine], 2), times,
             ]  # fmt: skip
             yield f"| {seconds} s, {len(mine)} slices | {name} | " + " | ".join(cells) + " |"
 
 
-def _spread(values: list[float], digits: int) -> str:
+def spread(values: list[float], digits: int) -> str:
+    """Return median and quartiles as text."""
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 

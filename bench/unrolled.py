@@ -5,6 +5,9 @@ coils, SNR 30) and, with ``--data ../shared/data``, of the two Sunnybrook cines 
 1, 2, 4, 8 and 12 s, from a cold start by every method, against the band-limited truth: PSNR, SSIM and NRMSE in the body
 and around the heart, and how sharp the heart's edges are. A line per image is added to FILE; a run that was broken off
 goes on where it ended. ``--table`` only prints. ``--part I/N`` does every N-th patient: processes can share the work.
+
+``--kspace FILE`` instead foresees every tenth spoke of each frame of measured radial k-space from the others, and
+prints the relative error.
 """
 
 from __future__ import annotations
@@ -18,17 +21,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bench.compressed_sensing import HEARTS, real_stream, rows_of
+from bench.compressed_sensing import HEARTS, real_stream, rows_of, spread
+from bench.delays import prediction_error
 from bench.regularisation import Moment, around_the_heart, moments, open_patient
+from kspace.delays import NO_DELAYS
+from kspace.formats.source import open_source
 from kspace.metrics import body_mask, nrmse, psnr, ssim
 from kspace.recon.method import Method
 from kspace.recon.methods import make_method
 from kspace.recon.unet import UNet
 from kspace.recon.unrolled import Unrolled
+from kspace.scan import RadialScan
 from simulate.patient.parameters import Group
 from simulate.run import N_FRAMES
 from simulate.source import SliceStream
@@ -37,7 +43,9 @@ from simulate.vendors import VENDORS
 
 SECONDS = (1, 2, 4, 8, 12)
 MATRICES, SNR = (160, 176, 192), 30.0
-METHODS = ("gridding", "cg-sense", "cs", "llr", "unet", "unrolled")
+METHODS = ("gridding", "cg-sense", "cs", "llr", "unrolled")
+LEARNT = {"unet": UNet, "unrolled": Unrolled}
+"""The U-Net has no shipped weights: name it in ``--methods`` with ``--weights``."""
 KEYS = (("heart_psnr_db", 1), ("heart_ssim", 3), ("heart_nrmse", 4), ("sharpness", 2), ("psnr_db", 1), ("ssim", 3))
 
 
@@ -70,9 +78,7 @@ def sharpness(image: Tensor, truth: Tensor, region: Tensor) -> float:
 
 def method_of(name: str, folder: Path | None) -> Method:
     """Return a method; learnt ones take their weights from a folder where one is given."""
-    if name == "unet":
-        return UNet(folder=folder)
-    return Unrolled(folder=folder) if name == "unrolled" else make_method(name)
+    return LEARNT[name](folder=folder) if name in LEARNT else make_method(name)
 
 
 def measure(
@@ -129,7 +135,7 @@ def table(rows: list[dict[str, Any]], title: str) -> Iterator[str]:
         for name in names:
             mine = [row for row in rows if row["seconds"] == seconds and row["method"] == name]
             if mine:
-                cells = [_spread([row[key] for row in mine], digits) for key, digits in KEYS]
+                cells = [spread([row[key] for row in mine], digits) for key, digits in KEYS]
                 yield f"| {seconds} s, {len(mine)} slices | {name} | " + " | ".join(cells) + " |"
 
 
@@ -144,18 +150,24 @@ def gains(rows: list[dict[str, Any]], over: str = "cs") -> Iterator[str]:
         ]
         if found:
             worst = f"worst {min(found):.2f}, ahead in {sum(v > 0 for v in found)} of {len(found)}"
-            yield f"{seconds} s: unrolled over {over} {_spread(found, 2)} dB, {worst}"
+            yield f"{seconds} s: unrolled over {over} {spread(found, 2)} dB, {worst}"
 
 
-def _spread(values: list[float], digits: int) -> str:
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+def foresee(path: Path, names: Sequence[str]) -> None:
+    """Print how well each method foresees measured spokes that it was not given."""
+    scan = open_source(path)
+    if not isinstance(scan, RadialScan) or scan.frame is None:
+        raise SystemExit(f"{path} is no radial k-space in frames")
+    print("| method | error of left-out spokes |\n| --- | --- |")
+    for name in names:
+        print(f"| {name} | {prediction_error(scan, NO_DELAYS, name):.4f} |", flush=True)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="file that one JSON line per image is added to")
+    parser.add_argument("--kspace", type=Path, help="a radial ISMRMRD file with frames")
+    parser.add_argument("--out", type=Path, help="file that one JSON line per image is added to")
     parser.add_argument("--patients", type=int, default=50)
     parser.add_argument("--data", type=Path, help="folder of the real cines")
     parser.add_argument("--weights", type=Path, help="folder of the models (default: the shipped ones)")
@@ -165,12 +177,17 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only print what the file holds")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    names = arguments.methods.split(",")
+    if arguments.kspace is not None:
+        return foresee(arguments.kspace, names)
+    if arguments.out is None:
+        parser.error("--out or --kspace is needed")
     first, every = (int(text) for text in arguments.part.split("/"))
     jobs: list[Any] = list(range(first, arguments.patients, every))
     if arguments.data is not None:
         jobs[1:1] = [(arguments.data, name) for name in HEARTS]
     if not arguments.table:
-        run(arguments.out, jobs, arguments.methods.split(","), arguments.weights)
+        run(arguments.out, jobs, names, arguments.weights)
     rows = rows_of(arguments.out)
     for kind, title in (("virtual", "virtual patients (synthetic)"), ("real", "real cines, spokes simulated")):
         some = [row for row in rows if row["kind"] == kind]

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from kspace.formats.files import written_beside
 from kspace.recon.networks.least_squares import LeastSquares
 from simulate.training.dataset import Split, patient_seed
 from simulate.training.scans import ProtocolRange, TrainingScan, draw_protocol, simulated_scans
@@ -88,9 +89,8 @@ def write_scan(scan: TrainingScan, path: Path) -> None:
     tensors |= {name: getattr(scan, name) for name in ("maps", "start", "target", "labels", "shading", "truth")}
     numbers = [e.scale, e.noise_in_image(scan.noise_std), scan.seconds, scan.seed]
     tensors["numbers"] = torch.tensor(numbers, dtype=torch.float64)
-    part = path.with_suffix(".part")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, part)
-    part.replace(path)
+    with written_beside(path) as temporary:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
 
 
 def read_scan(path: Path) -> StoredScan:

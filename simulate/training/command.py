@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kspace.errors import UsageError
+from kspace.errors import SpokewiseError, UsageError
 from kspace.recon.networks.temporal_prior import PriorOptions
 from kspace.recon.networks.unrolled import UnrolledOptions
-from kspace.weights.store import list_models, verify
+from kspace.weights.store import read_card, verify
 from simulate.training.recon import MODEL, ReconTraining, train_recon
+from simulate.training.scans import ProtocolRange
 from simulate.training.trainer import TrainingStatus
 
 TASKS = ("recon",)
@@ -52,18 +53,32 @@ def train_command(
 
 def tiny(seed: int) -> ReconTraining:
     """Return a training that shows that all works, and learns nothing to speak of."""
-    network = UnrolledOptions(blocks=1, prior=PriorOptions((8, 8), (1, 1)), iterations=2)
+    network = UnrolledOptions(blocks=2, prior=PriorOptions((8, 8), (1, 1)), iterations=2)
+    limits = ProtocolRange(
+        matrix=(32, 32), n_coils=(3, 3), n_frames=(4, 4), seconds=((0.4, 0.5), (0.5, 0.6), (0.6, 0.7))
+    )
     return ReconTraining(
-        minutes=10, patients=1, validation_patients=1, network=network, prior_steps=4, next_steps=2, trust_steps=3,
-        joint_steps=1, first_patients=1, patch=32, per_step=1, seed=seed,
+        minutes=10, patients=1, validation_patients=1, network=network, prior_steps=4, next_steps=2,
+        regularisation_steps=3, joint_steps=1, first_patients=1, patch=32, per_step=1, seed=seed, limits=limits,
     )  # fmt: skip
 
 
 def models_command(folder: Path | None) -> dict[str, Any]:
-    """Read every stored model to the last byte and return what they are and what is wrong with them."""
-    problems = {verdict.name: verdict.problem for verdict in verify(folder)}
-    known = list_models(folder)
-    return {
-        "models": [{**card.model_dump(mode="json"), "problem": problems.pop(card.name, "")} for card in known],
-        "other_problems": {name: problem for name, problem in problems.items() if problem},
-    }
+    """Read every stored model to the last byte and return what they are and what is wrong with them.
+
+    Raises
+    ------
+    UsageError
+        When there is no such folder.
+    """
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}", expected="a folder of models")
+    models, others = [], {}
+    for verdict in verify(folder):
+        try:
+            card = read_card(verdict.name, folder)
+        except SpokewiseError:
+            others[verdict.name] = verdict.problem
+        else:
+            models.append({**card.model_dump(mode="json"), "problem": verdict.problem})
+    return {"models": models, "other_problems": others}

@@ -7,15 +7,16 @@ part. After each block the network of the blocks so far is written as a model th
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
-from kspace.errors import UsageError
+from kspace.errors import SpokewiseError, UsageError
 from kspace.recon.networks.unrolled import Block, Reference, UnrolledNetwork, UnrolledOptions
 from kspace.recon.unrolled import SHIPPED, Recipe
 from kspace.weights.card import ModelCard
@@ -24,8 +25,9 @@ from simulate.training.bank import Bank, read_scan
 from simulate.training.checkpoint import load_tensors
 from simulate.training.dataset import Split
 from simulate.training.options import TrainingOptions
-from simulate.training.recon_task import PriorTask, Stage, TrustTask, UnrolledTask
-from simulate.training.scans import START
+from simulate.training.recon_task import PriorTask, RegularisationTask, UnrolledTask
+from simulate.training.scans import START, ProtocolRange
+from simulate.training.stage import Stage
 from simulate.training.trainer import OnStep, Task, TrainingResult, train
 
 MODEL = "model"
@@ -46,7 +48,7 @@ class ReconTraining:
         Architecture.
     prior_steps, next_steps
         Steps of the first block's prior, and of each later one, which begins with the weights of the one before.
-    trust_steps, joint_steps
+    regularisation_steps, joint_steps
         Steps of each block's weight beside the data, and of all blocks together.
     first_patients, steps_per_patient
         The first prior begins with so many patients, and one more after every so many steps, while the rest is drawn.
@@ -56,6 +58,8 @@ class ReconTraining:
         See :class:`~simulate.training.recon_task.PriorTask`.
     seed
         Of weights and order. Which patients there are follows from their numbers.
+    limits
+        What their scans are drawn from.
     """
 
     minutes: float = 120.0
@@ -64,7 +68,7 @@ class ReconTraining:
     network: UnrolledOptions = field(default_factory=UnrolledOptions)
     prior_steps: int = 3000
     next_steps: int = 1500
-    trust_steps: int = 48
+    regularisation_steps: int = 48
     joint_steps: int = 100
     first_patients: int = 11
     steps_per_patient: int = 40
@@ -72,6 +76,7 @@ class ReconTraining:
     patch: int = 64
     per_step: int = 2
     seed: int = 0
+    limits: ProtocolRange = field(default_factory=ProtocolRange)
 
     def __post_init__(self) -> None:
         for name in ("patients", "validation_patients", "prior_steps", "next_steps", "first_patients"):
@@ -101,10 +106,10 @@ class ReconTraining:
             start_signal_factor=START.signal_factor, start_patch=START.patch,
         )  # fmt: skip
 
-    def stop_after(self, kind: str) -> float:
-        """Return the minutes of one training: ``prior``, ``trust`` or ``joint``."""
+    def minutes_for(self, kind: str) -> float:
+        """Return how many minutes one part may take: ``prior``, ``regularisation`` or ``joint``."""
         blocks = self.network.blocks
-        shares = {"prior": 0.7 / blocks, "trust": 0.1 / blocks, "joint": 0.2}
+        shares = {"prior": 0.7 / blocks, "regularisation": 0.1 / blocks, "joint": 0.2}
         return self.minutes * shares[kind]
 
 
@@ -138,26 +143,28 @@ def train_recon(
     """
     torch.manual_seed(training.seed)
     network = UnrolledNetwork(training.network)
-    bank = Bank(out / "bank")
-    scans = {
-        split: list(bank.names(split, number))
+    bank = Bank(out / "bank", training.limits)
+    learnt_from, chosen_on = (
+        [bank.folder / name for name in bank.names(split, number)]
         for split, number in ((Split.TRAIN, training.patients), (Split.VALIDATION, training.validation_patients))
-    }
-    learnt_from, chosen_on = ([bank.folder / name for name in names] for names in scans.values())
+    )
+    per_patient = len(training.limits.seconds)
     say = on_part or (lambda part: None)
     result: TrainingResult | None = None
 
-    def learn(name: str, task: Task, kind: str, **options: Any) -> None:
+    def learn(name: str, task: Task, kind: str, **options: Any) -> TrainingResult:
         nonlocal result
         say(name)
-        chosen = TrainingOptions(minutes=training.stop_after(kind), seed=training.seed, final_share=0.02, **options)
+        chosen = TrainingOptions(minutes=training.minutes_for(kind), seed=training.seed, final_share=0.02, **options)
         result = train(task, chosen, out / name, on_step=on_step)
         if result.reason == "interrupted":
             raise KeyboardInterrupt
         if result.weights is not None:
             task.model.load_state_dict(load_tensors(result.weights)[0])
+        return result
 
-    with _filled(bank, out / "given-0", training):
+    first_stage = Stage(out / "given-0")
+    with _Filler(bank, first_stage, training) as filler:
         for number, block in enumerate(network.blocks):
             assert isinstance(block, Block)
             stage = Stage(out / f"given-{number}")
@@ -165,21 +172,26 @@ def train_recon(
                 block.load_state_dict(network.blocks[number - 1].state_dict())
                 say(f"what block {number} is given")
                 _give(network.blocks[number - 1], Stage(out / f"given-{number - 1}"), stage, learnt_from + chosen_on)
-            given = [[stage.path(path) for path in paths] for paths in (learnt_from, chosen_on)]
-            first = 3 * training.first_patients if number == 0 else None
-            task = PriorTask(
-                f"prior-{number}", block.prior, given[0], given[1], patch=training.patch, per_step=training.per_step,
-                seed=training.seed, first=first, growth=3 / training.steps_per_patient,
+            prior = PriorTask(
+                f"prior-{number}", block.prior, [stage.path(path) for path in learnt_from],
+                [stage.path(path) for path in chosen_on], patch=training.patch, per_step=training.per_step,
+                seed=training.seed, first=per_patient * training.first_patients if number == 0 else None,
+                growth=per_patient / training.steps_per_patient, wait=filler.wait,
             )  # fmt: skip
-            learn(
-                f"prior-{number}", task, "prior", learning_rate=training.learning_rate * (1.0 if number == 0 else 0.5),
+            done = learn(
+                f"prior-{number}", prior, "prior", learning_rate=training.learning_rate * (1.0 if number == 0 else 0.5),
                 weight_decay=1e-4, ema=0.998, validate_every=250, warmup_steps=100,
                 max_steps=training.prior_steps if number == 0 else training.next_steps,
             )  # fmt: skip
-            trust = TrustTask(f"trust-{number}", block, learnt_from[: training.trust_steps // 3], chosen_on, stage)
+            if number == 0:
+                # What comes after learns from the patients that were come to before time was up.
+                learnt_from = learnt_from[: prior.known(done.steps)]
+                for path in learnt_from + chosen_on:
+                    filler.wait(first_stage.path(path))
+            name, some = f"regularisation-{number}", learnt_from[: training.regularisation_steps // 3]
             learn(
-                f"trust-{number}", trust, "trust", learning_rate=0.1, ema=0.8, validate_every=24, warmup_steps=1,
-                max_steps=training.trust_steps,
+                name, RegularisationTask(name, block, some, chosen_on, stage), "regularisation", learning_rate=0.1,
+                ema=0.8, validate_every=24, warmup_steps=1, max_steps=training.regularisation_steps,
             )  # fmt: skip
             _write(network, number + 1, training, out, commit)
     if training.joint_steps > 0:
@@ -229,25 +241,51 @@ def _write(network: UnrolledNetwork, blocks: int, training: ReconTraining, out: 
     save_model(some, card, out / MODEL, dtype=torch.float16)
 
 
-@contextmanager
-def _filled(bank: Bank, given: Path, training: ReconTraining) -> Iterator[None]:
-    """Fill the bank in a process beside, for as long as it takes or the training lasts."""
-    process = multiprocessing.get_context("spawn").Process(
-        target=_fill, args=(bank, given, training.first_patients, training.patients, training.validation_patients)
-    )
-    process.daemon = True
-    process.start()
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.join()
+class _Filler:
+    """Fills the bank in a process beside, for as long as it takes or the training lasts."""
+
+    def __init__(self, bank: Bank, stage: Stage, training: ReconTraining) -> None:
+        numbers = (training.first_patients, training.patients, training.validation_patients)
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=_fill, args=(bank, stage, *numbers), daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.terminate()
+        self._process.join()
+
+    def wait(self, path: Path) -> None:
+        """Return when a file is there.
+
+        Raises
+        ------
+        SpokewiseError
+            When the process has ended without it.
+        """
+        while not path.exists():
+            ended = not self._process.is_alive()  # asked first: its last file may come in between
+            if ended and not path.exists():
+                raise SpokewiseError(
+                    f"drawing patients ended before {path.name} was there (exit code {self._process.exitcode})",
+                    hint="Start the same training again: it goes on",
+                )
+            time.sleep(0.2)
 
 
-def _fill(bank: Bank, given: Path, first: int, patients: int, validation: int) -> None:
+def _fill(bank: Bank, stage: Stage, first: int, patients: int, validation: int) -> None:
     """Draw the patients that a training begins with, those that it is validated on, and the rest."""
     torch.set_num_threads(1)
-    stage = Stage(given)
+    try:
+        _draw(bank, stage, first, patients, validation)
+    except (SpokewiseError, OSError) as error:
+        sys.exit(f"drawing patients: {error}")
+
+
+def _draw(bank: Bank, stage: Stage, first: int, patients: int, validation: int) -> None:
     for split, start, stop in (
         (Split.TRAIN, 0, min(first, patients)),
         (Split.VALIDATION, 0, validation),
@@ -255,8 +293,8 @@ def _fill(bank: Bank, given: Path, first: int, patients: int, validation: int) -
     ):
         for index in range(start, stop):
             bank.fill(split, index, index + 1)
-            for time in range(len(bank.limits.seconds)):
-                path = bank.path(split, index, time)
+            for moment in range(len(bank.limits.seconds)):
+                path = bank.path(split, index, moment)
                 if not stage.path(path).exists():
                     stored = read_scan(path)
                     stage.write(path, stored, stored.start)

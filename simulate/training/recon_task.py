@@ -7,147 +7,25 @@ fit all blocks to one another. (Greedy learning of unrolled networks is old; it 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d
 
-from kspace.errors import InputError
 from kspace.recon.networks.temporal_prior import TemporalPrior
 from kspace.recon.networks.unrolled import Block, Reference, UnrolledNetwork
-from simulate.training.bank import StoredScan, read_scan
+from simulate.training.bank import read_scan
+from simulate.training.stage import Patch, Stage, heart_weight, log_error, patch_area, read_patch
 
-_AROUND = 9  # pixels about the heart that count as much as it does
-_ELSEWHERE = 0.15  # of the heart's weight
-_PATIENCE_S = 1800.0
-
-
-def heart_weight(labels: Tensor) -> Tensor:
-    """Return (y, x): 1 in and around the heart of (frame, y, x) labels, little elsewhere."""
-    heart = (labels > 0).any(0).float()
-    near = max_pool2d(heart[None], 2 * _AROUND + 1, stride=1, padding=_AROUND)[0]
-    return _ELSEWHERE + (1 - _ELSEWHERE) * near
+Wait = Callable[[Path], None]
+"""Returns when a file is there."""
 
 
-def log_error(images: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Return the logarithm of the weighted mean square error of (frame, y, x) images.
-
-    Its gradient counts a decibel the same in a poor scan and in a good one.
-    """
-    squares = torch.view_as_real(images - target).square().sum(-1)
-    mean = (squares * weight).mean() / weight.mean()
-    return torch.log(mean + 1e-12)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What one block is given, for all scans of a bank, as its prior sees it: a folder of half-precision images.
-
-    Parameters
-    ----------
-    folder
-        Where they lie; made when missing.
-    """
-
-    folder: Path
-
-    def path(self, scan: Path) -> Path:
-        """Return where the images of a scan of the bank lie."""
-        return self.folder / scan.name
-
-    def images(self, scan: Path) -> Tensor:
-        """Return the (frame, y, x) complex images that the block is given of a scan."""
-        with safe_open(self.path(scan), "pt") as file:
-            images: Tensor = file.get_tensor("images")
-        return images
-
-    def write(self, scan: Path, stored: StoredScan, images: Tensor) -> None:
-        """Write what a block sees of images that it is given."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        problem, reference = stored.problem, Reference.of(stored.start)
-        with torch.no_grad():
-            planes = [reference.seen(each) for each in (images, problem.gradient(images), stored.target)]
-        tensors = {
-            "images": images,
-            "planes": torch.cat([torch.view_as_real(each).movedim(-1, 1) for each in planes], dim=1).half(),
-            "average": reference.average,
-            "weight": heart_weight(stored.labels),
-            "conditions": problem.conditions(reference.level),
-        }
-        part = self.path(scan).with_suffix(".part")
-        save_file({name: value.contiguous() for name, value in tensors.items()}, part)
-        part.replace(self.path(scan))
-
-
-@dataclass(frozen=True)
-class Patch:
-    """A part of what a block sees; shapes as for :class:`~kspace.recon.networks.temporal_prior.TemporalPrior`."""
-
-    image: Tensor
-    gradient: Tensor
-    target: Tensor
-    average: Tensor
-    weight: Tensor
-    conditions: Tensor
-
-
-def square(weight: Tensor, size: int, rng: np.random.Generator | None) -> tuple[slice, slice]:
-    """Return a square of at most so many pixels: about the heart, or with a generator anywhere near it.
-
-    Parameters
-    ----------
-    weight
-        (y, x), see :func:`heart_weight`.
-    """
-    rows, columns = weight.shape
-    size = min(size, rows, columns)
-    near = torch.nonzero(weight > 0.5)
-    middle = near.double().mean(0) if len(near) else torch.tensor([rows / 2, columns / 2])
-    if rng is not None and len(near) and rng.random() < 0.8:
-        middle = near[int(rng.integers(len(near)))].double()
-    elif rng is not None:
-        middle = torch.tensor(rng.random(2)) * torch.tensor([rows, columns])
-    top, left = (
-        int(min(max(round(float(m) - size / 2), 0), n - size)) for m, n in zip(middle, (rows, columns), strict=True)
-    )
-    return slice(top, top + size), slice(left, left + size)
-
-
-def read_patch(path: Path, size: int, rng: np.random.Generator | None) -> Patch:
-    """Read a square of a scan: about the heart, or with a generator anywhere near it, turned and mirrored."""
-    with safe_open(path, "pt") as file:
-        weight = file.get_tensor("weight")
-        area = square(weight, size, rng)
-        planes = file.get_slice("planes")[:, :, area[0], area[1]].float()
-        average, weight = file.get_tensor("average")[area], weight[area]
-        conditions = file.get_tensor("conditions")
-    everything = torch.cat((planes.flatten(0, 1), average[None], weight[None]))
-    if rng is not None:
-        everything = torch.rot90(everything, int(rng.integers(4)), (-2, -1))
-        if rng.random() < 0.5:
-            everything = everything.flip(-1)
-    frames, _, *sides = planes.shape
-    planes = everything[:-2].reshape(frames, 6, *sides)
-    if rng is not None and rng.random() < 0.5:
-        planes, conditions = planes.flip(0), conditions.flip(0)
-    image, gradient, target = (torch.complex(planes[:, i], planes[:, i + 1]) for i in (0, 2, 4))
-    return Patch(image, gradient, target, everything[-2], everything[-1], conditions)
-
-
-def _waited_for(path: Path) -> Path:
-    deadline = time.monotonic() + _PATIENCE_S
-    while not path.exists():
-        if time.monotonic() > deadline:
-            raise InputError(f"{path.name} has not come in {_PATIENCE_S / 60:g} minutes", expected="a bank that fills")
-        time.sleep(0.5)
-    return path
+def _mean(errors: Iterable[Tensor]) -> float:
+    return float(torch.stack(list(errors)).mean())
 
 
 class PriorTask:
@@ -167,35 +45,44 @@ class PriorTask:
         Convolutions in bfloat16 while training, which many CPUs do twice as fast; weights stay in float32.
     first, growth
         A step draws from so many files, and from so many more with every step before it: a bank can be filled while it
-        is learnt from, with the same result however fast it fills. A file that is not there yet is waited for.
+        is learnt from, with the same result however fast it fills.
+    wait
+        Called with a file before it is read.
     """
 
     def __init__(
         self, name: str, prior: TemporalPrior, training: Sequence[Path], validation: Sequence[Path], *,
         patch: int = 64, per_step: int = 2, half: bool = True, seed: int = 0, first: int | None = None,
-        growth: float = 0.0,
+        growth: float = 0.0, wait: Wait = lambda path: None,
     ) -> None:  # fmt: skip
         self.name, self.model = name, prior
         self._first, self._growth = len(training) if first is None else first, growth
         self._training, self._validation = list(training), list(validation)
         self._patch, self._per_step, self._half, self._seed = patch, per_step, half, seed
+        self._wait = wait
         self._cache: list[Patch] = []
+
+    def known(self, step: int) -> int:
+        """Return from how many files a step draws."""
+        return min(len(self._training), self._first + int(step * self._growth))
 
     def loss(self, step: int) -> Tensor:
         """Return the mean logarithmic error of a few patches."""
         rng = np.random.default_rng([self._seed, step])
         losses = []
         for _ in range(self._per_step):
-            known = min(len(self._training), self._first + int(step * self._growth))
-            path = _waited_for(self._training[int(rng.integers(known))])
+            path = self._training[int(rng.integers(self.known(step)))]
+            self._wait(path)
             losses.append(self._error(read_patch(path, self._patch, rng)))
         return torch.stack(losses).mean()
 
     def validate(self) -> float:
         """Return the mean logarithmic error about the hearts of all validation scans."""
         if not self._cache:
+            for path in self._validation:
+                self._wait(path)
             self._cache = [read_patch(path, 96, None) for path in self._validation]
-        return float(torch.stack([self._error(patch) for patch in self._cache]).mean())
+        return _mean(self._error(patch) for patch in self._cache)
 
     def _error(self, patch: Patch) -> Tensor:
         with torch.autocast(patch.weight.device.type, torch.bfloat16, enabled=self._half):
@@ -203,7 +90,7 @@ class PriorTask:
         return log_error(patch.image + correction, patch.target, patch.weight)
 
 
-class TrustTask:
+class RegularisationTask:
     """Learns how much a block's proposals count beside the data.
 
     Parameters
@@ -219,7 +106,7 @@ class TrustTask:
     def __init__(
         self, name: str, block: Block, training: Sequence[Path], validation: Sequence[Path], stage: Stage
     ) -> None:
-        self.name, self.model = name, block.trust
+        self.name, self.model = name, block.regularisation
         self._block, self._stage = block, stage
         self._training, self._validation = list(training), list(validation)
         self._proposals: dict[Path, Tensor] = {}
@@ -230,7 +117,7 @@ class TrustTask:
 
     def validate(self) -> float:
         """Return the mean over the validation scans."""
-        return float(torch.stack([self._error(path) for path in self._validation]).mean())
+        return _mean(self._error(path) for path in self._validation)
 
     def _error(self, path: Path) -> Tensor:
         stored = read_scan(path)
@@ -273,7 +160,7 @@ class UnrolledTask:
 
     def validate(self) -> float:
         """Return the mean over the validation scans."""
-        return float(torch.stack([self._error(path) for path in self._validation]).mean())
+        return _mean(self._error(path) for path in self._validation)
 
     def _error(self, path: Path) -> Tensor:
         stored = read_scan(path)
@@ -313,12 +200,12 @@ class UNetTask:
 
     def validate(self) -> float:
         """Return the mean over the validation scans, about their hearts."""
-        return float(torch.stack([self._error(path, None) for path in self._validation]).mean())
+        return _mean(self._error(path, None) for path in self._validation)
 
     def _error(self, path: Path, rng: np.random.Generator | None) -> Tensor:
         with safe_open(self._stage.path(path), "pt") as file:
             weight = file.get_tensor("weight")
-        area = square(weight, self._patch, rng)
+        area = patch_area(weight, self._patch, rng)
         with safe_open(path, "pt") as file:
             spokes = file.get_tensor("spokes").clamp_min(1e-9).float()[:, None, None]
             gridded, target = (file.get_slice(name)[:, area[0], area[1]] for name in ("right", "target"))

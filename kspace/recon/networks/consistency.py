@@ -7,54 +7,37 @@ gradient is another solution with the same matrix, which keeps nothing of the it
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kspace.recon.conjugate_gradients import solve
 from kspace.recon.networks.least_squares import LeastSquares
+from kspace.toeplitz import SenseNormal
 
 
-def conjugate_gradients(
-    apply: Callable[[Tensor], Tensor], right: Tensor, start: Tensor, iterations: int, tolerance: float = 0.0
+def _solve(
+    problem: LeastSquares, weight: Tensor, right: Tensor, start: Tensor, iterations: int, tolerance: float
 ) -> Tensor:
-    """Solve with a Hermitian positive definite operator that acts on every frame apart.
+    """Solve (A + w) x = ``right`` without recording it."""
+    normal = SenseNormal(problem.maps, problem.spectrum)
+    # The threads of the frames do not know that gradients are off here.
+    factors = weight.detach()[:, None, None]
 
-    Parameters
-    ----------
-    apply
-        The operator, (frame, y, x) to the same.
-    right, start
-        (frame, y, x) complex.
-    iterations
-        At most so many.
-    tolerance
-        Ends when every frame's residual has fallen to this share of its right-hand side.
-    """
+    def damped(images: Tensor, frames: slice) -> Tensor:
+        return normal(images, frames).div_(problem.scale).add_(factors[frames] * images)
 
-    def inner(a: Tensor, b: Tensor) -> Tensor:
-        products: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1)).real
-        return products
-
-    def each(factors: Tensor) -> Tensor:
-        return factors[:, None, None].to(right.dtype)
-
-    x, residual = start, right - apply(start)
-    direction = residual
-    squared = inner(residual, residual)
-    goal = tolerance**2 * inner(right, right)
-    tiny = torch.finfo(squared.dtype).tiny
-    for _ in range(iterations):
-        if bool((squared <= goal).all()):
-            break
-        applied = apply(direction)
-        step = squared / inner(direction, applied).clamp_min(tiny)
-        x = x + each(step) * direction
-        residual = residual - each(step) * applied
-        before, squared = squared, inner(residual, residual)
-        direction = residual + each(squared / before.clamp_min(tiny)) * direction
-    return x
+    return solve(
+        damped,
+        right.detach(),
+        start.detach(),
+        normal.parts,
+        tolerance=tolerance,
+        goal=torch.zeros(len(right), dtype=torch.float64),
+        preconditioner=lambda images, frames: images,  # A is about the identity
+        max_iterations=iterations,
+    ).image
 
 
 class _Solve(torch.autograd.Function):
@@ -65,13 +48,8 @@ class _Solve(torch.autograd.Function):
         ctx: Any, proposal: Tensor, weight: Tensor, problem: LeastSquares, iterations: int, tolerance: float
     ) -> Tensor:
         ctx.problem, ctx.iterations, ctx.tolerance = problem, iterations, tolerance
-
-        def apply(images: Tensor) -> Tensor:
-            return problem.normal(images) + weight[:, None, None] * images
-
-        with torch.no_grad():
-            right = problem.right + weight[:, None, None] * proposal
-            solution = conjugate_gradients(apply, right, proposal, iterations, tolerance)
+        right = problem.right + weight[:, None, None] * proposal
+        solution = _solve(problem, weight, right, proposal, iterations, tolerance)
         ctx.save_for_backward(proposal, weight, solution)
         return solution
 
@@ -79,16 +57,10 @@ class _Solve(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         saved: tuple[Tensor, ...] = ctx.saved_tensors
         proposal, weight, solution = saved
-        problem: LeastSquares = ctx.problem
-
-        def apply(images: Tensor) -> Tensor:
-            return problem.normal(images) + weight[:, None, None] * images
-
-        with torch.no_grad():
-            # The inverse is Hermitian: the gradient goes through it once more.
-            through = conjugate_gradients(apply, grads[0], grads[0], ctx.iterations, ctx.tolerance)
-            to_proposal = weight[:, None, None] * through
-            to_weight = (through.conj() * (proposal - solution)).real.sum((-2, -1))
+        # The inverse is Hermitian: the gradient goes through it once more.
+        through = _solve(ctx.problem, weight, grads[0], grads[0], ctx.iterations, ctx.tolerance)
+        to_proposal = weight[:, None, None] * through
+        to_weight = (through.conj() * (proposal - solution)).real.sum((-2, -1))
         return to_proposal, to_weight, None, None, None
 
 
@@ -107,6 +79,10 @@ def consistent(
         (frame,) real, above 0: how much the proposal counts beside the data, 1 being as much.
     iterations, tolerance
         Of conjugate gradients, forwards and backwards. The gradient is exact as far as they have converged.
+
+    Returns
+    -------
+    (frame, y, x) complex.
     """
     result: Tensor = _Solve.apply(proposal, weight, problem, iterations, tolerance)  # type: ignore[no-untyped-call]
     return result

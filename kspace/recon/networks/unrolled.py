@@ -106,9 +106,9 @@ class Block(nn.Module):
         self.options = options
         self.prior = TemporalPrior(options.prior)
         # Weight of the proposal beside the data: softplus of a line in the conditions.
-        self.trust = nn.Linear(2, 1)
-        nn.init.zeros_(self.trust.weight)
-        nn.init.zeros_(self.trust.bias)
+        self.regularisation = nn.Linear(2, 1)
+        nn.init.zeros_(self.regularisation.weight)
+        nn.init.zeros_(self.regularisation.bias)
 
     def propose(self, problem: LeastSquares, images: Tensor, reference: Reference) -> Tensor:
         """Return images corrected by the prior, (frame, y, x) complex."""
@@ -119,7 +119,7 @@ class Block(nn.Module):
 
     def weight(self, problem: LeastSquares, reference: Reference) -> Tensor:
         """Return (frame,) how much a proposal counts beside the data."""
-        lines: Tensor = self.trust(problem.conditions(reference.level))[:, 0]
+        lines: Tensor = self.regularisation(problem.conditions(reference.level))[:, 0]
         return softplus(lines) + 1e-3
 
     def forward(self, problem: LeastSquares, images: Tensor, reference: Reference) -> Tensor:

@@ -1,23 +1,26 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from kspace.errors import UsageError
+from kspace.errors import SpokewiseError, UsageError
 from kspace.metrics import nrmse
 from kspace.recon.gridding import Gridding
 from kspace.recon.networks.unet import CineUNet
 from kspace.recon.unrolled import SHIPPED, Unrolled
+from kspace.weights.store import FOLDER
 from simulate.patient.parameters import Group
 from simulate.training.bank import Bank, read_scan, write_scan
-from simulate.training.command import tiny, train_command
+from simulate.training.command import models_command, tiny, train_command
 from simulate.training.dataset import Split, patient_seed
 from simulate.training.recon import MODEL, ReconTraining, train_recon
-from simulate.training.recon_task import Stage, UNetTask, heart_weight, log_error, read_patch
+from simulate.training.recon_task import UNetTask
 from simulate.training.scans import Protocol, ProtocolRange, TrainingScan, draw_protocol, simulated_scans
+from simulate.training.stage import Stage, heart_weight, log_error, read_patch
 
 PROTOCOL = Protocol("philips", Group.DILATED, 4, 64, 3, 40.0, 1, 6, (1.0, 3.0))
 
@@ -114,22 +117,52 @@ def test_a_bank_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert [p.name for p in sorted(tmp_path.iterdir())] == list(bank.names("train", 1))
 
 
-def test_a_tiny_training_leaves_a_model_that_reconstructs(scans: list[TrainingScan], tmp_path: Path) -> None:
-    training = tiny(0)
-    # The drawing of patients is tested above; small ones stand in for them here.
-    bank = Bank(tmp_path / "bank")
-    bank.folder.mkdir()
-    for split in (Split.TRAIN, Split.VALIDATION):
-        for name, scan in zip(bank.names(split, 1), (scans[0], scans[1], scans[1]), strict=True):
-            write_scan(scan, bank.folder / name)
+def test_a_tiny_training_draws_its_patients_and_leaves_a_model(scans: list[TrainingScan], tmp_path: Path) -> None:
     parts: list[str] = []
-    result = train_recon(tmp_path, training, on_part=parts.append)
-    assert result.reason == "steps"
-    assert parts == ["prior-0", "trust-0", "joint"]
+    record = train_command("recon", tmp_path, parts.append, minutes=1, patients=1, seed=0, quick=True)
+    assert record["reason"] == "steps"
+    steps = [part for part in parts if not part.startswith(" ")]
+    assert steps == ["prior-0", "regularisation-0", "what block 1 is given", "prior-1", "regularisation-1", "joint"]
     found = Unrolled(SHIPPED, tmp_path / MODEL)(scans[0].equations, scans[0].maps, noise_std=scans[0].noise_std)
     body = (scans[0].truth > 0.1 * scans[0].truth.max()).any(0)
     assert float(nrmse(found.image, scans[0].target, body)) < 1.2 * float(nrmse(scans[0].start, scans[0].target, body))
-    assert train_recon(tmp_path, training).steps == result.steps
+    weights = (tmp_path / MODEL / f"{SHIPPED}.safetensors").read_bytes()
+
+    # One that is broken off in its second part and gone on with comes to the same weights.
+    other = tmp_path / "other"
+    other.mkdir()
+    for folder in ("bank", "given-0"):
+        shutil.copytree(tmp_path / folder, other / folder)
+
+    def on_part(part: str) -> None:
+        if part == "prior-1":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_recon(other, tiny(0), on_part=on_part)
+    train_recon(other, tiny(0))
+    assert (other / MODEL / f"{SHIPPED}.safetensors").read_bytes() == weights
+
+
+def test_a_bank_that_cannot_be_filled_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "bank").write_text("in the way")
+    with pytest.raises(SpokewiseError, match=r"ended before .* was there \(exit code 1\)"):
+        train_recon(tmp_path, tiny(0))
+
+
+def test_models_are_listed_beside_broken_ones(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        models_command(tmp_path / "absent")
+    shipped = models_command(None)
+    assert [model["name"] for model in shipped["models"]] == [SHIPPED]
+    assert not shipped["models"][0]["problem"]
+    assert not shipped["other_problems"]
+    for suffix in ("json", "safetensors"):
+        shutil.copy(FOLDER / f"{SHIPPED}.{suffix}", tmp_path)
+    (tmp_path / "torn.json").write_text("{")
+    found = models_command(tmp_path)
+    assert [model["name"] for model in found["models"]] == [SHIPPED]
+    assert "torn.json cannot be read" in found["other_problems"]["torn"]
 
 
 def test_more_time_is_more_steps() -> None:
