@@ -339,8 +339,12 @@ def recon(
     delays: Delays = "auto",
     frames: Frames = None,
     l2: Annotated[float | None, typer.Option(help="cg-sense: Tikhonov weight relative to the data.")] = None,
-    noise_factor: Annotated[float | None, typer.Option(help="cs, llr, l+s: regularisation per noise in the image.")] = None,
-    signal_factor: Annotated[float | None, typer.Option(help="cs, llr, l+s: regularisation per level of the image.")] = None,
+    noise_factor: Annotated[
+        float | None, typer.Option(help="cs, llr, l+s: regularisation per noise in the image.")
+    ] = None,
+    signal_factor: Annotated[
+        float | None, typer.Option(help="cs, llr, l+s: regularisation per level of the image.")
+    ] = None,
     max_iterations: Annotated[int | None, typer.Option(help="cs, llr, l+s, cg-sense: at most so many.", min=1)] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from kspace.equations import Density
 from kspace.recon.cg_sense import CgSense
-from kspace.recon.method import Status
 from kspace.recon.preconditioner import Circulant
 
 DENSITIES: tuple[Density, ...] = get_args(Density)
@@ -115,21 +114,6 @@ def test_a_start_is_not_written_to(make_case: Any) -> None:
     kept = before.image.clone()
     CgSense()(case.equations(), case.maps, start=before)
     assert torch.equal(before.image, kept)
-
-
-def test_the_listener_hears_every_iteration_and_can_stop(make_case: Any) -> None:
-    case = make_case(noise_std=0.05)
-    heard: list[Status] = []
-
-    def stop_at_three(status: Status) -> bool:
-        heard.append(status)
-        return status.iteration == 3
-
-    got = CgSense(tolerance=1e-9)(case.equations(), case.maps, on_iteration=stop_at_three)
-    assert got.iterations == 3
-    assert [status.iteration for status in heard] == [1, 2, 3]
-    assert {status.n_iterations for status in heard} == {100}
-    assert heard[-1].change == got.change
 
 
 def test_one_frame_does_not_wait_for_what_another_needs(make_case: Any, check: Any) -> None:

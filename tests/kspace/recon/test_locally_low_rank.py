@@ -13,7 +13,6 @@ from torch import Tensor
 from kspace.recon.cg_sense import CgSense
 from kspace.recon.locally_low_rank import LocallyLowRank, shrink_patches
 from kspace.recon.low_rank_sparse import shrink_rank
-from kspace.recon.method import Status
 from kspace.recon.proximal import Scaled
 
 TO_THE_END = {"tolerance": 0.0, "noise_share": 0.0}
@@ -103,29 +102,3 @@ def test_the_same_data_give_the_same_images(make_case: Any) -> None:
     method = LocallyLowRank()
     first, second = (method(case.equations(), case.maps, noise_std=0.05).image for _ in range(2))
     assert torch.equal(first, second)
-
-
-def test_noise_alone_gives_finite_images_smaller_than_the_noise(make_case: Any) -> None:
-    case = make_case(n_frames=4)
-    noise = case.equations(scale=1e-12)
-    generator = torch.Generator().manual_seed(5)
-    noise.add(
-        torch.view_as_complex(torch.randn(*case.samples.shape, 2, generator=generator)), case.positions, case.frame
-    )
-    gridded = Scaled(noise, case.maps, None).b
-    got = LocallyLowRank()(noise, case.maps, noise_std=math.sqrt(2))
-    assert bool(torch.isfinite(got.image.abs()).all())
-    assert float(torch.linalg.vector_norm(got.image)) < float(torch.linalg.vector_norm(gridded))
-
-
-def test_the_listener_hears_every_iteration_and_can_stop(make_case: Any) -> None:
-    case = make_case(noise_std=0.05)
-    heard: list[Status] = []
-
-    def stop_at_three(status: Status) -> bool:
-        heard.append(status)
-        return status.iteration == 3
-
-    got = LocallyLowRank(**TO_THE_END)(case.equations(), case.maps, on_iteration=stop_at_three)
-    assert got.iterations == 3
-    assert [status.iteration for status in heard] == [1, 2, 3]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kspace.recon.cg_sense import CgSense
 from kspace.recon.low_rank_sparse import LowRankSparse, shrink_rank, shrink_spectrum
-from kspace.recon.method import Reconstruction, Status
+from kspace.recon.method import Reconstruction
 from kspace.recon.proximal import Scaled
 
 TO_THE_END = {"tolerance": 0.0, "noise_share": 0.0}
@@ -105,29 +105,3 @@ def test_a_warm_start_reaches_the_cold_solution_and_changes_nothing_it_was_given
     other = CgSense()(case.equations(), case.maps, noise_std=0.05)
     check.close(method(case.equations(), case.maps, noise_std=0.05, start=other).image, cold.image, 1e-2)
     assert all(torch.equal(part, copy) for part, copy in zip(before.state, kept, strict=True))
-
-
-def test_noise_alone_gives_finite_images_smaller_than_the_noise(make_case: Any) -> None:
-    case = make_case(n_frames=4, noise_std=1.0)
-    noise = case.equations(scale=1e-12)
-    generator = torch.Generator().manual_seed(5)
-    samples = torch.randn(*case.samples.shape, 2, generator=generator)
-    noise.add(torch.view_as_complex(samples), case.positions, case.frame)
-    gridded = Scaled(noise, case.maps, None).b
-    got = LowRankSparse()(noise, case.maps, noise_std=math.sqrt(2))
-    assert bool(torch.isfinite(got.image.abs()).all())
-    assert float(torch.linalg.vector_norm(got.image)) < float(torch.linalg.vector_norm(gridded))
-
-
-def test_the_listener_hears_every_iteration_and_can_stop(make_case: Any) -> None:
-    case = make_case(noise_std=0.05)
-    heard: list[Status] = []
-
-    def stop_at_three(status: Status) -> bool:
-        heard.append(status)
-        return status.iteration == 3
-
-    got = LowRankSparse(**TO_THE_END)(case.equations(), case.maps, on_iteration=stop_at_three)
-    assert got.iterations == 3
-    assert [status.iteration for status in heard] == [1, 2, 3]
-    assert heard[-1].change == got.change

@@ -14,8 +14,9 @@ from kspace.recon.cg_sense import CgSense
 from kspace.recon.gridding import Gridding
 from kspace.recon.locally_low_rank import LocallyLowRank
 from kspace.recon.low_rank_sparse import LowRankSparse
-from kspace.recon.method import Method, Reconstruction
+from kspace.recon.method import Method, Reconstruction, Status
 from kspace.recon.methods import METHODS, make_method
+from kspace.recon.proximal import Scaled
 from kspace.recon.temporal_tv import TemporalTV
 
 ALL = list(METHODS)
@@ -190,3 +191,33 @@ def test_gridding_is_the_default_scale_of_all_others(make_case: Any) -> None:
     levels = [float(make_method(name)(equations, case.maps).image.abs().mean()) for name in ALL]
     assert max(levels) < 1.15 * min(levels)
     assert isinstance(make_method("gridding"), Gridding)
+
+
+@iterative_methods
+def test_the_listener_hears_every_iteration_and_can_stop(method: Any, make_case: Any) -> None:
+    case = make_case(noise_std=0.05)
+    heard: list[Status] = []
+
+    def stop_at_three(status: Status) -> bool:
+        heard.append(status)
+        return status.iteration == 3
+
+    endless = replace(method, tolerance=0.0, noise_share=0.0)
+    got = endless(case.equations(), case.maps, on_iteration=stop_at_three)
+    assert got.iterations == 3
+    assert [status.iteration for status in heard] == [1, 2, 3]
+    assert {status.n_iterations for status in heard} == {method.max_iterations}
+    assert heard[-1].change == got.change
+
+
+@pytest.mark.parametrize("method", [LowRankSparse(), LocallyLowRank()], ids=lambda method: method.name)
+def test_noise_alone_gives_finite_images_smaller_than_the_noise(method: Method, make_case: Any) -> None:
+    case = make_case(n_frames=4)
+    noise = case.equations(scale=1e-12)
+    generator = torch.Generator().manual_seed(5)
+    samples = torch.randn(*case.samples.shape, 2, generator=generator)
+    noise.add(torch.view_as_complex(samples), case.positions, case.frame)
+    gridded = Scaled(noise, case.maps, None).b
+    got = method(noise, case.maps, noise_std=math.sqrt(2))
+    assert bool(torch.isfinite(got.image.abs()).all())
+    assert float(torch.linalg.vector_norm(got.image)) < float(torch.linalg.vector_norm(gridded))

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from kspace.equations import NormalEquations
 from kspace.recon.cg_sense import CgSense
-from kspace.recon.method import Status
 from kspace.recon.temporal_tv import TemporalTV, largest_eigenvalue
 
 TINY = {"matrix": (6, 5), "n_frames": 4, "n_coils": 2, "spokes_per_frame": 3, "noise_std": 0.3}
@@ -164,21 +163,6 @@ def test_another_methods_image_can_be_started_from(make_case: Any, check: Any) -
     method = TemporalTV(tolerance=0.0, noise_share=0.0, max_iterations=500)
     start = CgSense()(equations, case.maps)
     check.close(method(equations, case.maps, start=start).image, method(equations, case.maps).image, 0.02)
-
-
-def test_the_listener_hears_every_iteration_and_can_stop(make_case: Any) -> None:
-    case = make_case(noise_std=0.05)
-    heard: list[Status] = []
-
-    def stop_at_three(status: Status) -> bool:
-        heard.append(status)
-        return status.iteration == 3
-
-    got = TemporalTV(tolerance=0.0, noise_share=0.0)(case.equations(), case.maps, on_iteration=stop_at_three)
-    assert got.iterations == 3
-    assert [status.iteration for status in heard] == [1, 2, 3]
-    assert {status.n_iterations for status in heard} == {30}
-    assert heard[-1].change == got.change
 
 
 # The step
