@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kspace.errors import UsageError
+from kspace.segment.inputs import normalised
 from simulate.body import BodyState
 from simulate.patient.cardiac_cycle import emptiness, filling
 from simulate.patient.parameters import Group
 from simulate.patient.population import draw_patient
 from simulate.tissues import Tissue
-from simulate.training.degrade import degraded, normalised
+from simulate.training.degrade import degraded
 from simulate.training.draw_slice import Frame, draw_slice
 from simulate.training.randomise import Appearance, Randomisation
 

@@ -68,17 +68,6 @@ def degraded(images: Tensor, blood: Tensor, look: Appearance, margin: int = 0) -
     return _grey(images[:, inner, inner], look)
 
 
-def normalised(images: Tensor) -> Tensor:
-    """Return (frame, y, x) images clipped at their 99.5th percentile, of mean 0 and standard deviation 1.
-
-    A constant image becomes zeros.
-    """
-    flat = images.float().flatten()
-    top = torch.quantile(flat[:: max(1, flat.numel() // 200_000)], 0.995)
-    clipped = images.float().clamp(max=float(top))
-    return (clipped - clipped.mean()) / clipped.std().clamp_min(1e-6)
-
-
 def _fft(images: Tensor) -> Tensor:
     shifted = torch.fft.fft2(torch.fft.ifftshift(images, dim=(-2, -1)))
     result: Tensor = torch.fft.fftshift(shifted, dim=(-2, -1))

@@ -14,7 +14,7 @@ from simulate.patient.placement import short_axis_geometry
 from simulate.patient.population import draw_patient
 from simulate.signal import on_resonance_signals
 from simulate.training.dataset import FIRST_SEED, HeartOptions, SimulatedHearts, Split, patient_seed, smeared
-from simulate.training.degrade import normalised
+from kspace.segment.inputs import normalised
 from simulate.training.draw_slice import Frame, draw_slice
 from simulate.training.randomise import Randomisation
 

@@ -1,0 +1,214 @@
+"""Train what segments: a network that finds the heart in a coarse image, and an ensemble that draws its contours.
+
+Everything lies in one folder and is gone on from: two banks of drawn hearts and a training per network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from kspace.errors import UsageError
+from kspace.segment.network import NetworkOptions, SegmentationNetwork
+from kspace.segment.networks import FINDER, View, member_name
+from kspace.weights.card import ModelCard
+from kspace.weights.store import save_model
+from simulate.training.checkpoint import load_tensors
+from simulate.training.dataset import HeartOptions, Split
+from simulate.training.filler import Filler
+from simulate.training.heart_bank import HeartBank
+from simulate.training.options import TrainingOptions
+from simulate.training.randomise import Randomisation
+from simulate.training.segment_task import SegmentTask
+from simulate.training.trainer import OnStep, TrainingResult, train
+
+MODELS = "models"
+"""Folder of the networks that came of it, as stored models."""
+WHOLE_BODY = Randomisation(shift_mm=75.0, scale=(0.8, 1.25), framed=0.6, acquired_mm=(2.0, 6.0))
+"""What the finder learns from: hearts anywhere in a field of view of some 400 mm, often with blank borders."""
+
+
+@dataclass(frozen=True)
+class NetworkTraining:
+    """How one network is trained.
+
+    Parameters
+    ----------
+    steps
+        Of the optimiser.
+    hearts, first
+        Virtual patients to learn from, one slice each; it begins with ``first`` of them, and the rest comes in evenly.
+    hearts_options, randomisation
+        What they are drawn from.
+    network
+        Its size.
+    learning_rate
+        At its height.
+    """
+
+    steps: int
+    hearts: int
+    first: int
+    hearts_options: HeartOptions
+    randomisation: Randomisation
+    network: NetworkOptions
+    learning_rate: float = 2e-3
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 1 <= self.first <= self.hearts:
+            raise UsageError(
+                f"{self.steps} steps on {self.hearts} hearts, {self.first} of them at first",
+                expected="1 or more steps, and no more hearts at first than in the end",
+            )
+
+
+@dataclass(frozen=True)
+class SegmentTraining:
+    """How all of it is trained.
+
+    Parameters
+    ----------
+    contours, finder
+        The two kinds of network.
+    members
+        Networks of the ensemble: each from other random weights, seeing the hearts in another order.
+    validation
+        Virtual patients to choose the weights on.
+    minutes
+        For each network, at most.
+    seed
+        Of weights and order. Which patients there are follows from their numbers.
+    """
+
+    contours: NetworkTraining = field(
+        default_factory=lambda: NetworkTraining(
+            5000, 4800, 300, HeartOptions(), Randomisation(), NetworkOptions()
+        )
+    )  # fmt: skip
+    finder: NetworkTraining = field(
+        default_factory=lambda: NetworkTraining(
+            2000, 2400, 300, HeartOptions(frames=6, size=112, pixel_mm=3.6, planes=1), WHOLE_BODY,
+            NetworkOptions((16, 32, 64, 96)),
+        )
+    )  # fmt: skip
+    members: int = 3
+    validation: int = 96
+    minutes: float = 120.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.members < 1 or self.validation < 1 or not self.minutes > 0:
+            raise UsageError(
+                f"{self.members} members, {self.validation} hearts for validation, {self.minutes} minutes",
+                expected="more than 0 of each",
+            )
+
+
+def train_segment(
+    out: Path, training: SegmentTraining, *, commit: str = "", only: str | None = None,
+    on_part: Callable[[str], None] | None = None, on_step: OnStep | None = None,
+) -> TrainingResult:  # fmt: skip
+    """Train, or go on with a training that was broken off.
+
+    Parameters
+    ----------
+    out
+        Folder of all that it makes; half a megabyte a heart.
+    training
+        How.
+    commit
+        Of the code, for the cards.
+    only
+        Name of one network; all by default, one after another.
+    on_part, on_step
+        Hear which network's turn it is, and of each of its steps.
+
+    Returns
+    -------
+    The result of the last network. The models are in ``out / MODELS``.
+
+    Raises
+    ------
+    UsageError
+        When there is no network of that name.
+    """
+    parts = {FINDER: (training.finder, HeartBank(out / "bodies", training.finder.hearts_options, WHOLE_BODY), 0)}
+    contours = training.contours
+    bank = HeartBank(out / "hearts", contours.hearts_options, contours.randomisation)
+    parts |= {member_name(k): (contours, bank, k) for k in range(training.members)}
+    if only is not None and only not in parts:
+        raise UsageError(f"there is no network {only!r} to train", expected=", ".join(parts))
+    result: TrainingResult | None = None
+    for name, (how, hearts, number) in parts.items():
+        if only in (None, name):
+            if on_part is not None:
+                on_part(name)
+            result = _learn(name, how, hearts, training, number, out, on_step)
+            if result.reason == "interrupted":
+                raise KeyboardInterrupt
+            _write(name, how, training, number, result, out, commit)
+    assert result is not None
+    return result
+
+
+def _learn(
+    name: str, how: NetworkTraining, bank: HeartBank, training: SegmentTraining, number: int, out: Path,
+    on_step: OnStep | None,
+) -> TrainingResult:  # fmt: skip
+    seed = 1000 * training.seed + number
+    torch.manual_seed(seed)
+    network = SegmentationNetwork(how.network)
+    files = [bank.path(Split.TRAIN, index) for index in range(how.hearts)]
+    chosen_on = [bank.path(Split.VALIDATION, index) for index in range(training.validation)]
+    with Filler(_fill, bank, how.first, how.hearts, training.validation) as filler:
+        growth = (how.hearts - how.first) / how.steps
+        task = SegmentTask(
+            network, files, chosen_on, first=how.first, growth=growth, seed=seed, wait=filler.wait, name=name
+        )
+        options = TrainingOptions(
+            minutes=training.minutes, learning_rate=how.learning_rate, weight_decay=1e-4, ema=0.998, warmup_steps=100,
+            max_steps=how.steps, validate_every=250, final_share=0.01, seed=seed,
+        )  # fmt: skip
+        return train(task, options, out / name, on_step=on_step)
+
+
+def _fill(bank: HeartBank, first: int, hearts: int, validation: int) -> None:
+    """Draw the hearts that a training begins with, those that it is validated on, and the rest."""
+    bank.fill(Split.TRAIN, range(first))
+    bank.fill(Split.VALIDATION, range(validation))
+    bank.fill(Split.TRAIN, range(first, hearts))
+
+
+def _write(
+    name: str, how: NetworkTraining, training: SegmentTraining, number: int, result: TrainingResult, out: Path,
+    commit: str,
+) -> None:  # fmt: skip
+    """Write a network as a model, without figures: those are for a test to give."""
+    network = SegmentationNetwork(how.network)
+    if result.weights is None:
+        return
+    network.load_state_dict(load_tensors(result.weights)[0])
+    seen = "a coarse view of the whole body" if name == FINDER else "a close view of the heart"
+    hearts = how.hearts_options
+    view = View(**asdict(how.network), pixel_mm=hearts.pixel_mm, size=hearts.size)
+    card = ModelCard(
+        name=name,
+        task="segment",
+        description=f"LV cavity, myocardium and RV cavity of short-axis cines, in {seen}; and where the slice lies.",
+        architecture="SegmentationNetwork",
+        options=view.model_dump(mode="json"),
+        training_data=(
+            f"{how.hearts} virtual patients, one randomised slice each, all synthetic; chosen on {training.validation} "
+            "others. Drawn by simulate.training.dataset."
+        ),
+        seed=1000 * training.seed + number,
+        commit=commit,
+        cost=f"{result.steps} steps, {result.seconds / 60:.0f} minutes on a CPU",
+        figures={"validation_1_minus_dice": round(result.best, 4)},
+        limits=["Trained on simulated hearts only.", "Short axis only."],
+    )
+    (out / MODELS).mkdir(exist_ok=True)
+    save_model(network, card, out / MODELS, dtype=torch.float16)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kspace.errors import SpokewiseError, UsageError
+from kspace.scan import Cine, Geometry
+from kspace.segment.orient import Turn
+from kspace.segment.segmenter import Segmenter, flip_risk
+
+
+def cine(slices: int = 3, frames: int = 3, rows: int = 40, columns: int = 52, seed: int = 0) -> Cine:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(slices, frames, rows, columns, generator=generator)
+    images[..., 10:30, 15:40] += 1
+    return Cine(images, Geometry.from_spacing((slices, rows, columns), (8.0, 3.0, 3.5)))
+
+
+@pytest.fixture(scope="module")
+def segment(untrained: Callable[[int], Path]) -> Segmenter:
+    return Segmenter(folder=untrained(2))
+
+
+def test_shapes_and_samples(segment: Segmenter) -> None:
+    heard: list[tuple[int, int]] = []
+    found = segment(cine(), on_slice=lambda done, of: heard.append((done, of)))
+    assert heard == [(1, 3), (2, 3), (3, 3)]
+    assert found.labels.shape == (3, 3, 40, 52)
+    assert found.samples.shape == (2, 3, 3, 40, 52)
+    assert bool(found.labels.any()), "an untrained network draws something, or the other tests would test nothing"
+    assert bool((found.samples[0] != found.samples[1]).any())
+    assert float(found.entropy.min()) >= 0
+    assert float(found.entropy.max()) <= math.log(4) + 1e-5
+    torch.testing.assert_close(found.position_probabilities.sum(1), torch.ones(3))
+
+
+@pytest.mark.parametrize(("uncertainty", "samples"), [("augmentation", 4), ("dropout", 5)])
+def test_other_ways_of_looking(segment: Segmenter, uncertainty: str, samples: int) -> None:
+    other = replace(segment, uncertainty=uncertainty, dropouts=5)  # type: ignore[arg-type]
+    found = other(cine())
+    assert len(found.samples) == samples
+    assert bool((found.samples[0] != found.samples[1]).any())
+    assert torch.equal(found.labels, other(cine()).labels)
+
+
+def test_dropout_leaves_the_network_as_it_was_and_torch_its_state(segment: Segmenter) -> None:
+    before = segment(cine()).labels
+    state = torch.get_rng_state()
+    replace(segment, uncertainty="dropout")(cine())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(segment(cine()).labels, before)
+
+
+def test_cyclic_shifts_in_time_go_through(segment: Segmenter) -> None:
+    one = cine(frames=3)
+    shifted = replace(one, images=one.images.roll(1, 1))
+    assert torch.equal(segment(shifted).labels, segment(one).labels.roll(1, 1))
+
+
+def test_scale_goes_through(segment: Segmenter) -> None:
+    one = cine()
+    agree = segment(replace(one, images=1000 * one.images)).labels == segment(one).labels
+    assert float(agree.float().mean()) > 0.999
+
+
+def test_however_it_is_stored_the_same_is_drawn(segment: Segmenter) -> None:
+    one = cine(rows=48, columns=48)
+    turned = Turn(True, False, True).undo(one.images)
+    a = one.geometry.affine
+    affine = a.copy()
+    # Turn: swap, then flip columns. Stored row r is usual column n - 1 - r; stored column c is usual row c.
+    affine[:, 0], affine[:, 1] = a[:, 1], -a[:, 0]
+    affine[:, 3] = a @ np.array([47, 0, 0, 1.0])
+    stored = Cine(turned, Geometry(one.geometry.shape, affine))
+    agree = Turn(True, False, True).apply(segment(stored).labels) == segment(one).labels
+    assert float(agree.float().mean()) > 0.999
+
+
+@pytest.mark.parametrize("images", [torch.zeros(2, 2, 24, 24), torch.full((2, 2, 24, 24), 5.0)])
+def test_where_there_is_nothing_nothing_is_drawn(segment: Segmenter, images: Tensor) -> None:
+    found = segment(Cine(images, Geometry.from_spacing((2, 24, 24), (8.0, 2.0, 2.0))))
+    assert not bool(found.labels.any())
+    assert not bool(found.samples.any())
+    assert bool(found.flip_risk.isnan().all())
+    assert {p.word for p in found.positions} == {"no heart"}
+
+
+def test_an_empty_slice_in_a_stack_stays_empty(segment: Segmenter) -> None:
+    one = cine()
+    images = one.images.clone()
+    images[2] = 0
+    found = segment(replace(one, images=images))
+    assert not bool(found.labels[2].any())
+    assert bool(found.labels[:2].any())
+
+
+def test_no_networks_and_senseless_options_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpokewiseError, match="segment-cine-0"):
+        Segmenter(folder=tmp_path)(cine())
+    with pytest.raises(UsageError):
+        Segmenter(uncertainty="guess")  # type: ignore[arg-type]
+    with pytest.raises(UsageError):
+        Segmenter(dropouts=0)
+
+
+def test_flip_risk_is_the_entropy_among_structures() -> None:
+    probabilities = torch.zeros(2, 4, 1, 2)
+    probabilities[0, :, 0, 0] = torch.tensor([0.4, 0.3, 0.3, 0.0])  # labelled: undecided between two
+    probabilities[0, :, 0, 1] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    probabilities[1, 0] = 1
+    labels = torch.tensor([[[1, 0]], [[0, 0]]], dtype=torch.uint8)
+    risk = flip_risk(probabilities, labels)
+    assert float(risk[0]) == pytest.approx(math.log(2))
+    assert bool(risk[1].isnan())
