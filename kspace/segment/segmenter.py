@@ -24,6 +24,8 @@ from kspace.segment.window import Window
 Uncertainty = Literal["ensemble", "augmentation", "dropout"]
 OnSlice = Callable[[int, int], None]
 """Called with the number of slices done and of all."""
+OnProbabilities = Callable[[int, Tensor], None]
+"""Called with the index of a slice and the probabilities (frame, 4, y, x) of its labels."""
 _AUGMENTED = ((False, 1.0), (True, 1.0), (False, 0.9), (False, 1.12))  # mirrored, pixel over the usual one
 _AT_ONCE = 10  # frames that a network sees at once: what it remembers of each is some 10 MB
 _LEAST_SPREAD = 1e-6  # of magnitudes over their mean: an image that is flatter shows nothing
@@ -80,7 +82,9 @@ class Segmenter:
             raise SpokewiseError("there is no segmentation network", expected="segment-cine-0 among the models")
         return names[:1] if self.uncertainty == "dropout" else names
 
-    def __call__(self, cine: Cine, *, on_slice: OnSlice | None = None) -> Segmentation:
+    def __call__(
+        self, cine: Cine, *, on_slice: OnSlice | None = None, on_probabilities: OnProbabilities | None = None
+    ) -> Segmentation:  # fmt: skip
         """Draw.
 
         Parameters
@@ -89,6 +93,8 @@ class Segmenter:
             Magnitudes, or complex images whose magnitudes are taken; slices in the order in which they lie.
         on_slice
             Hears of progress.
+        on_probabilities
+            Hears the mean probabilities of every slice in which a heart was looked for: they are not kept.
 
         Returns
         -------
@@ -107,7 +113,10 @@ class Segmenter:
             if centre is None or flat[index]:
                 found.append(_nothing(images, len(ways)))
             else:
-                found.append(_draw(images, centre, spacing, ways))
+                drawn, mean = _draw(images, centre, spacing, ways)
+                found.append(drawn)
+                if on_probabilities is not None:
+                    on_probabilities(index, turn.undo(mean))
             if on_slice is not None:
                 on_slice(index + 1, len(slices))
         positions = ordered_positions(torch.stack([drawn.position for drawn in found]))
@@ -178,8 +187,8 @@ class _Way:
 
 def _draw(
     images: Tensor, centre: tuple[float, float], spacing: tuple[float, float], ways: list[_Way]
-) -> _Drawn:  # fmt: skip
-    """Draw one slice, the usual way round, around its heart."""
+) -> tuple[_Drawn, Tensor]:  # fmt: skip
+    """Draw one slice, the usual way round, around its heart; with the mean probabilities (frame, 4, y, x)."""
     shape, outside = tuple(images.shape[-2:]), torch.tensor([1.0, 0.0, 0.0, 0.0])
     total, place, samples = None, [], []
     for way in ways:
@@ -193,10 +202,11 @@ def _draw(
     assert total is not None
     mean = total / len(samples)
     labels = mean.argmax(1).to(torch.uint8)
-    return _Drawn(
+    drawn = _Drawn(
         labels, torch.stack(samples), torch.stack(place).mean(0), torch.special.entr(mean).sum(1),
         flip_risk(mean, labels),
     )  # fmt: skip
+    return drawn, mean
 
 
 def flip_risk(probabilities: Tensor, labels: Tensor) -> Tensor:

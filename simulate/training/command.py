@@ -10,13 +10,18 @@ from typing import Any
 from kspace.errors import SpokewiseError, UsageError
 from kspace.recon.networks.temporal_prior import PriorOptions
 from kspace.recon.networks.unrolled import UnrolledOptions
+from kspace.recon.unet import UNetRecipe
 from kspace.weights.store import read_card, verify
+from simulate.training.post_processor import UNetTraining, train_unet
 from simulate.training.recon import MODEL, ReconTraining, train_recon
 from simulate.training.scans import ProtocolRange
 from simulate.training.trainer import TrainingStatus
 
-TASKS = ("recon",)
+TASKS = ("recon", "unet")
 _LINE_S = 15.0
+_TINY_SCANS = ProtocolRange(
+    matrix=(32, 32), n_coils=(3, 3), n_frames=(4, 4), seconds=((0.4, 0.5), (0.5, 0.6), (0.6, 0.7))
+)
 
 
 def train_command(
@@ -31,7 +36,6 @@ def train_command(
     """
     if task not in TASKS:
         raise UsageError(f"there is no training {task!r}", expected=", ".join(TASKS))
-    training = tiny(seed) if quick else ReconTraining.within(minutes, patients=patients, seed=seed)
     heard = [0.0]
 
     def on_step(status: TrainingStatus) -> None:
@@ -44,7 +48,12 @@ def train_command(
             return
         heard[0] = now
 
-    result = train_recon(out, training, on_part=say, on_step=on_step)
+    if task == "unet":
+        unet = tiny_unet(seed) if quick else UNetTraining(minutes=minutes, patients=patients, seed=seed)
+        result = train_unet(out, unet, on_part=say, on_step=on_step)
+    else:
+        recon = tiny(seed) if quick else ReconTraining.within(minutes, patients=patients, seed=seed)
+        result = train_recon(out, recon, on_part=say, on_step=on_step)
     return {
         "task": task, "model": str(out / MODEL), "reason": result.reason, "steps": result.steps,
         "seconds": result.seconds, "validation": result.best, "note": result.note,
@@ -54,12 +63,18 @@ def train_command(
 def tiny(seed: int) -> ReconTraining:
     """Return a training that shows that all works, and learns nothing to speak of."""
     network = UnrolledOptions(blocks=2, prior=PriorOptions((8, 8), (1, 1)), iterations=2)
-    limits = ProtocolRange(
-        matrix=(32, 32), n_coils=(3, 3), n_frames=(4, 4), seconds=((0.4, 0.5), (0.5, 0.6), (0.6, 0.7))
-    )
     return ReconTraining(
         minutes=10, patients=1, validation_patients=1, network=network, prior_steps=4, next_steps=2,
-        regularisation_steps=3, joint_steps=1, first_patients=1, patch=32, per_step=1, seed=seed, limits=limits,
+        regularisation_steps=3, joint_steps=1, first_patients=1, patch=32, per_step=1, seed=seed, limits=_TINY_SCANS,
+    )  # fmt: skip
+
+
+def tiny_unet(seed: int) -> UNetTraining:
+    """Return the like of :func:`tiny` for the post-processor."""
+    network = UNetRecipe(neighbours=3, features=4, levels=1)
+    return UNetTraining(
+        minutes=10, patients=1, validation_patients=1, network=network, steps=4, warmup_steps=1, patch=32, seed=seed,
+        limits=_TINY_SCANS,
     )  # fmt: skip
 
 

@@ -6,17 +6,14 @@ part. After each block the network of the blocks so far is written as a model th
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 
-from kspace.errors import SpokewiseError, UsageError
+from kspace.errors import UsageError
 from kspace.recon.networks.unrolled import Block, Reference, UnrolledNetwork, UnrolledOptions
 from kspace.recon.unrolled import SHIPPED, Recipe
 from kspace.weights.card import ModelCard
@@ -24,10 +21,11 @@ from kspace.weights.store import save_model
 from simulate.training.bank import Bank, read_scan
 from simulate.training.checkpoint import load_tensors
 from simulate.training.dataset import Split
+from simulate.training.filler import Filler
 from simulate.training.options import TrainingOptions
-from simulate.training.recon_task import PriorTask, RegularisationTask, UnrolledTask
-from simulate.training.scans import START, ProtocolRange
-from simulate.training.stage import Stage
+from simulate.training.recon_task import PriorTask, RegularisationTask, Supply, UnrolledTask
+from simulate.training.scans import START, WARM_ITERATIONS, ProtocolRange
+from simulate.training.stage import Stage, fill
 from simulate.training.trainer import OnStep, Task, TrainingResult, train
 
 MODEL = "model"
@@ -103,7 +101,7 @@ class ReconTraining:
         return Recipe(
             blocks=n.blocks, iterations=n.iterations, consistency=n.consistency, channels=n.prior.channels,
             depth=n.prior.depth, start_iterations=START.max_iterations, start_noise_factor=START.noise_factor,
-            start_signal_factor=START.signal_factor, start_patch=START.patch,
+            start_signal_factor=START.signal_factor, start_patch=START.patch, warm_iterations=WARM_ITERATIONS,
         )  # fmt: skip
 
     def minutes_for(self, kind: str) -> float:
@@ -164,7 +162,8 @@ def train_recon(
         return result
 
     first_stage = Stage(out / "given-0")
-    with _Filler(bank, first_stage, training) as filler:
+    numbers = training.first_patients, training.patients, training.validation_patients
+    with Filler(fill, bank, first_stage, *numbers) as filler:
         for number, block in enumerate(network.blocks):
             assert isinstance(block, Block)
             stage = Stage(out / f"given-{number}")
@@ -172,11 +171,15 @@ def train_recon(
                 block.load_state_dict(network.blocks[number - 1].state_dict())
                 say(f"what block {number} is given")
                 _give(network.blocks[number - 1], Stage(out / f"given-{number - 1}"), stage, learnt_from + chosen_on)
+            supply = Supply(
+                tuple(stage.path(path) for path in learnt_from),
+                per_patient * training.first_patients if number == 0 else None,
+                per_patient / training.steps_per_patient,
+                filler.wait,
+            )
             prior = PriorTask(
-                f"prior-{number}", block.prior, [stage.path(path) for path in learnt_from],
-                [stage.path(path) for path in chosen_on], patch=training.patch, per_step=training.per_step,
-                seed=training.seed, first=per_patient * training.first_patients if number == 0 else None,
-                growth=per_patient / training.steps_per_patient, wait=filler.wait,
+                f"prior-{number}", block.prior, supply, [stage.path(path) for path in chosen_on], patch=training.patch,
+                per_step=training.per_step, seed=training.seed,
             )  # fmt: skip
             done = learn(
                 f"prior-{number}", prior, "prior", learning_rate=training.learning_rate * (1.0 if number == 0 else 0.5),
@@ -185,7 +188,7 @@ def train_recon(
             )  # fmt: skip
             if number == 0:
                 # What comes after learns from the patients that were come to before time was up.
-                learnt_from = learnt_from[: prior.known(done.steps)]
+                learnt_from = learnt_from[: supply.known(done.steps)]
                 for path in learnt_from + chosen_on:
                     filler.wait(first_stage.path(path))
             name, some = f"regularisation-{number}", learnt_from[: training.regularisation_steps // 3]
@@ -239,62 +242,3 @@ def _write(network: UnrolledNetwork, blocks: int, training: ReconTraining, out: 
     )
     (out / MODEL).mkdir(exist_ok=True)
     save_model(some, card, out / MODEL, dtype=torch.float16)
-
-
-class _Filler:
-    """Fills the bank in a process beside, for as long as it takes or the training lasts."""
-
-    def __init__(self, bank: Bank, stage: Stage, training: ReconTraining) -> None:
-        numbers = (training.first_patients, training.patients, training.validation_patients)
-        self._process = multiprocessing.get_context("spawn").Process(
-            target=_fill, args=(bank, stage, *numbers), daemon=True
-        )
-
-    def __enter__(self) -> Self:
-        self._process.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._process.terminate()
-        self._process.join()
-
-    def wait(self, path: Path) -> None:
-        """Return when a file is there.
-
-        Raises
-        ------
-        SpokewiseError
-            When the process has ended without it.
-        """
-        while not path.exists():
-            ended = not self._process.is_alive()  # asked first: its last file may come in between
-            if ended and not path.exists():
-                raise SpokewiseError(
-                    f"drawing patients ended before {path.name} was there (exit code {self._process.exitcode})",
-                    hint="Start the same training again: it goes on",
-                )
-            time.sleep(0.2)
-
-
-def _fill(bank: Bank, stage: Stage, first: int, patients: int, validation: int) -> None:
-    """Draw the patients that a training begins with, those that it is validated on, and the rest."""
-    torch.set_num_threads(1)
-    try:
-        _draw(bank, stage, first, patients, validation)
-    except (SpokewiseError, OSError) as error:
-        sys.exit(f"drawing patients: {error}")
-
-
-def _draw(bank: Bank, stage: Stage, first: int, patients: int, validation: int) -> None:
-    for split, start, stop in (
-        (Split.TRAIN, 0, min(first, patients)),
-        (Split.VALIDATION, 0, validation),
-        (Split.TRAIN, min(first, patients), patients),
-    ):
-        for index in range(start, stop):
-            bank.fill(split, index, index + 1)
-            for moment in range(len(bank.limits.seconds)):
-                path = bank.path(split, index, moment)
-                if not stage.path(path).exists():
-                    stored = read_scan(path)
-                    stage.write(path, stored, stored.start)

@@ -6,7 +6,7 @@ Everything lies in one folder and is gone on from: two banks of drawn hearts and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,14 +16,16 @@ from kspace.segment.network import NetworkOptions, SegmentationNetwork
 from kspace.segment.networks import FINDER, View, member_name
 from kspace.weights.card import ModelCard
 from kspace.weights.store import save_model
+from simulate.training.bank import Bank
 from simulate.training.checkpoint import load_tensors
 from simulate.training.dataset import HeartOptions, Split
 from simulate.training.filler import Filler
 from simulate.training.heart_bank import HeartBank
 from simulate.training.options import TrainingOptions
 from simulate.training.randomise import Randomisation
+from simulate.training.scanned_hearts import scanned_hearts
 from simulate.training.segment_task import SegmentTask
-from simulate.training.trainer import OnStep, TrainingResult, train
+from simulate.training.trainer import BEST, OnStep, TrainingResult, train
 
 MODELS = "models"
 """Folder of the networks that came of it, as stored models."""
@@ -41,6 +43,8 @@ class NetworkTraining:
         Of the optimiser.
     hearts, first
         Virtual patients to learn from, one slice each; it begins with ``first`` of them, and the rest comes in evenly.
+    offset
+        Number of the first patient.
     hearts_options, randomisation
         What they are drawn from.
     network
@@ -56,6 +60,7 @@ class NetworkTraining:
     randomisation: Randomisation
     network: NetworkOptions
     learning_rate: float = 2e-3
+    offset: int = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 1 <= self.first <= self.hearts:
@@ -72,9 +77,12 @@ class SegmentTraining:
     Parameters
     ----------
     contours, finder
-        The two kinds of network.
+        The first member of the ensemble that draws contours, and the network that finds the heart.
+    branch
+        How every other member is trained: it begins with the first one's weights, at a learning rate that is high
+        again, and goes on with patients of its own (Huang et al., ICLR 2017, make ensembles of one training so).
     members
-        Networks of the ensemble: each from other random weights, seeing the hearts in another order.
+        Networks of the ensemble.
     validation
         Virtual patients to choose the weights on.
     minutes
@@ -86,6 +94,11 @@ class SegmentTraining:
     contours: NetworkTraining = field(
         default_factory=lambda: NetworkTraining(
             5000, 4800, 300, HeartOptions(), Randomisation(), NetworkOptions()
+        )
+    )  # fmt: skip
+    branch: NetworkTraining = field(
+        default_factory=lambda: NetworkTraining(
+            1500, 1500, 200, HeartOptions(), Randomisation(artefacts=0.3), NetworkOptions(), 1.5e-3, offset=4800
         )
     )  # fmt: skip
     finder: NetworkTraining = field(
@@ -109,7 +122,7 @@ class SegmentTraining:
 
 def train_segment(
     out: Path, training: SegmentTraining, *, commit: str = "", only: str | None = None,
-    on_part: Callable[[str], None] | None = None, on_step: OnStep | None = None,
+    scans: Bank | None = None, on_part: Callable[[str], None] | None = None, on_step: OnStep | None = None,
 ) -> TrainingResult:  # fmt: skip
     """Train, or go on with a training that was broken off.
 
@@ -123,6 +136,8 @@ def train_segment(
         Of the code, for the cards.
     only
         Name of one network; all by default, one after another.
+    scans
+        Bank of ``spokewise train recon``: the branches learn from its reconstructions too.
     on_part, on_step
         Hear which network's turn it is, and of each of its steps.
 
@@ -135,58 +150,88 @@ def train_segment(
     UsageError
         When there is no network of that name.
     """
-    parts = {FINDER: (training.finder, HeartBank(out / "bodies", training.finder.hearts_options, WHOLE_BODY), 0)}
-    contours = training.contours
-    bank = HeartBank(out / "hearts", contours.hearts_options, contours.randomisation)
-    parts |= {member_name(k): (contours, bank, k) for k in range(training.members)}
-    if only is not None and only not in parts:
-        raise UsageError(f"there is no network {only!r} to train", expected=", ".join(parts))
+    names = [FINDER, *(member_name(k) for k in range(training.members))]
+    if only is not None and only not in names:
+        raise UsageError(f"there is no network {only!r} to train", expected=", ".join(names))
     result: TrainingResult | None = None
-    for name, (how, hearts, number) in parts.items():
-        if only in (None, name):
-            if on_part is not None:
-                on_part(name)
-            result = _learn(name, how, hearts, training, number, out, on_step)
-            if result.reason == "interrupted":
-                raise KeyboardInterrupt
-            _write(name, how, training, number, result, out, commit)
+    for name in names if only is None else [only]:
+        if on_part is not None:
+            on_part(name)
+        part = _part(name, training, scans, out)
+        result = _learn(part, training, out, on_step)
+        if result.reason == "interrupted":
+            raise KeyboardInterrupt
+        _write(part, training, result, out, commit)
     assert result is not None
     return result
 
 
-def _learn(
-    name: str, how: NetworkTraining, bank: HeartBank, training: SegmentTraining, number: int, out: Path,
-    on_step: OnStep | None,
-) -> TrainingResult:  # fmt: skip
+@dataclass(frozen=True)
+class _Part:
+    """One network's training: how, on what, from which weights on, and its seed."""
+
+    name: str
+    how: NetworkTraining
+    bank: HeartBank
+    scanned: tuple[Path, ...]
+    begins_with: Path | None
+    seed: int
+
+
+def _part(name: str, training: SegmentTraining, scans: Bank | None, out: Path) -> _Part:
+    members = [member_name(k) for k in range(training.members)]
+    number = members.index(name) if name in members else 0
     seed = 1000 * training.seed + number
-    torch.manual_seed(seed)
-    network = SegmentationNetwork(how.network)
-    files = [bank.path(Split.TRAIN, index) for index in range(how.hearts)]
-    chosen_on = [bank.path(Split.VALIDATION, index) for index in range(training.validation)]
-    with Filler(_fill, bank, how.first, how.hearts, training.validation) as filler:
-        growth = (how.hearts - how.first) / how.steps
-        task = SegmentTask(
-            network, files, chosen_on, first=how.first, growth=growth, seed=seed, wait=filler.wait, name=name
+    if name == FINDER:
+        how, folder = training.finder, out / "bodies"
+    elif number == 0:
+        how, folder = training.contours, out / "hearts"
+    else:
+        how, folder = training.branch, out / "hearts-branches"
+        how = replace(how, offset=how.offset + (number - 1) * how.hearts)
+    bank = HeartBank(folder, how.hearts_options, how.randomisation)
+    if number == 0:
+        return _Part(name, how, bank, (), None, seed)
+    first = out / members[0] / BEST
+    if not first.exists():
+        raise UsageError(
+            f"{name} begins with the weights of {members[0]}", expected=f"{members[0]} to be trained before"
         )
+    scanned = scanned_hearts(scans, out / "scanned", Split.TRAIN, how.hearts_options) if scans is not None else ()
+    return _Part(name, how, bank, tuple(scanned), first, seed)
+
+
+def _learn(part: _Part, training: SegmentTraining, out: Path, on_step: OnStep | None) -> TrainingResult:
+    how, bank = part.how, part.bank
+    torch.manual_seed(part.seed)
+    network = SegmentationNetwork(how.network)
+    if part.begins_with is not None:
+        network.load_state_dict(load_tensors(part.begins_with)[0])
+    files = [bank.path(Split.TRAIN, how.offset + index) for index in range(how.hearts)]
+    chosen_on = [bank.path(Split.VALIDATION, index) for index in range(training.validation)]
+    with Filler(_fill, bank, how, training.validation) as filler:
+        task = SegmentTask(
+            network, [*part.scanned, *files], chosen_on, first=len(part.scanned) + how.first,
+            growth=(how.hearts - how.first) / how.steps, seed=part.seed, wait=filler.wait, name=part.name,
+        )  # fmt: skip
         options = TrainingOptions(
             minutes=training.minutes, learning_rate=how.learning_rate, weight_decay=1e-4, ema=0.998, warmup_steps=100,
-            max_steps=how.steps, validate_every=250, final_share=0.01, seed=seed,
+            max_steps=how.steps, validate_every=250, final_share=0.01, seed=part.seed,
         )  # fmt: skip
-        return train(task, options, out / name, on_step=on_step)
+        return train(task, options, out / part.name, on_step=on_step)
 
 
-def _fill(bank: HeartBank, first: int, hearts: int, validation: int) -> None:
+def _fill(bank: HeartBank, how: NetworkTraining, validation: int) -> None:
     """Draw the hearts that a training begins with, those that it is validated on, and the rest."""
-    bank.fill(Split.TRAIN, range(first))
+    first, last = how.offset + how.first, how.offset + how.hearts
+    bank.fill(Split.TRAIN, range(how.offset, first))
     bank.fill(Split.VALIDATION, range(validation))
-    bank.fill(Split.TRAIN, range(first, hearts))
+    bank.fill(Split.TRAIN, range(first, last))
 
 
-def _write(
-    name: str, how: NetworkTraining, training: SegmentTraining, number: int, result: TrainingResult, out: Path,
-    commit: str,
-) -> None:  # fmt: skip
+def _write(part: _Part, training: SegmentTraining, result: TrainingResult, out: Path, commit: str) -> None:
     """Write a network as a model, without figures: those are for a test to give."""
+    name, how = part.name, part.how
     network = SegmentationNetwork(how.network)
     if result.weights is None:
         return
@@ -201,10 +246,11 @@ def _write(
         architecture="SegmentationNetwork",
         options=view.model_dump(mode="json"),
         training_data=(
-            f"{how.hearts} virtual patients, one randomised slice each, all synthetic; chosen on {training.validation} "
-            "others. Drawn by simulate.training.dataset."
+            f"{how.hearts} virtual patients, one randomised slice each, and {len(part.scanned)} compressed-sensing "
+            f"reconstructions of simulated scans, all synthetic; chosen on {training.validation} others. Drawn by "
+            "simulate.training.dataset." + (f" Began with {member_name(0)}." if part.begins_with is not None else "")
         ),
-        seed=1000 * training.seed + number,
+        seed=part.seed,
         commit=commit,
         cost=f"{result.steps} steps, {result.seconds / 60:.0f} minutes on a CPU",
         figures={"validation_1_minus_dice": round(result.best, 4)},

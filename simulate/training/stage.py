@@ -14,7 +14,8 @@ from torch.nn.functional import max_pool2d
 
 from kspace.formats.files import written_beside
 from kspace.recon.networks.unrolled import Reference
-from simulate.training.bank import StoredScan
+from simulate.training.bank import Bank, StoredScan, read_scan
+from simulate.training.dataset import Split
 
 _AROUND = 9  # pixels about the heart that count as much as it does
 _ELSEWHERE = 0.15  # of the heart's weight
@@ -74,6 +75,30 @@ class Stage:
         }
         with written_beside(self.path(scan)) as temporary:
             save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+
+
+def fill(bank: Bank, stage: Stage, first: int, patients: int, validation: int) -> None:
+    """Draw the patients that a training begins with, those that it is validated on, and the rest; what is there stays.
+
+    Parameters
+    ----------
+    bank, stage
+        Where their scans go, and what the first block is given of them.
+    first, patients, validation
+        How many patients it begins with, learns from in the end, and is validated on.
+    """
+    for split, start, stop in (
+        (Split.TRAIN, 0, min(first, patients)),
+        (Split.VALIDATION, 0, validation),
+        (Split.TRAIN, min(first, patients), patients),
+    ):
+        for index in range(start, stop):
+            bank.fill(split, index, index + 1)
+            for moment in range(len(bank.limits.seconds)):
+                path = bank.path(split, index, moment)
+                if not stage.path(path).exists():
+                    stored = read_scan(path)
+                    stage.write(path, stored, stored.start)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from kspace.errors import SpokewiseError, UsageError
 from kspace.metrics import nrmse
 from kspace.recon.gridding import Gridding
 from kspace.recon.networks.unet import CineUNet
+from kspace.recon.unet import SHIPPED_UNET, UNet
 from kspace.recon.unrolled import SHIPPED, Unrolled
 from kspace.weights.store import FOLDER
 from simulate.patient.parameters import Group
@@ -18,7 +20,7 @@ from simulate.training.bank import Bank, read_scan, write_scan
 from simulate.training.command import models_command, tiny, train_command
 from simulate.training.dataset import Split, patient_seed
 from simulate.training.recon import MODEL, ReconTraining, train_recon
-from simulate.training.recon_task import UNetTask
+from simulate.training.recon_task import Supply, UNetTask
 from simulate.training.scans import Protocol, ProtocolRange, TrainingScan, draw_protocol, simulated_scans
 from simulate.training.stage import Stage, heart_weight, log_error, read_patch
 
@@ -82,7 +84,7 @@ def test_a_post_processor_learns_from_the_same_scans(scans: list[TrainingScan], 
     stage.write(path, stored, stored.start)
     torch.manual_seed(0)
     network = CineUNet(3, 8, 2)
-    task = UNetTask("unet", network, [path], [path], stage, patch=48, half=False)
+    task = UNetTask("unet", network, Supply((path,)), [path], stage, patch=48, half=False)
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     with torch.no_grad():
         before = task.validate()
@@ -144,6 +146,30 @@ def test_a_tiny_training_draws_its_patients_and_leaves_a_model(scans: list[Train
     assert (other / MODEL / f"{SHIPPED}.safetensors").read_bytes() == weights
 
 
+def test_a_tiny_training_of_the_post_processor_leaves_a_model_of_it(scans: list[TrainingScan], tmp_path: Path) -> None:
+    parts: list[str] = []
+    record = train_command("unet", tmp_path, parts.append, minutes=1, patients=1, seed=0, quick=True)
+    assert (record["reason"], record["steps"]) == ("steps", 4)
+    assert parts[0] == "unet"
+    weights = (tmp_path / MODEL / f"{SHIPPED_UNET}.safetensors").read_bytes()
+    found = UNet(folder=tmp_path / MODEL)(scans[0].equations, scans[0].maps)
+    gridded = Gridding()(scans[0].equations, scans[0].maps)
+    assert 0 < float(nrmse(found.image, gridded.image)) < 0.1
+    train_command("unet", tmp_path, parts.append, minutes=1, patients=1, seed=0, quick=True)
+    assert (tmp_path / MODEL / f"{SHIPPED_UNET}.safetensors").read_bytes() == weights
+
+
+def test_more_files_are_drawn_from_with_every_step() -> None:
+    waited: list[Path] = []
+    files = tuple(Path(str(number)) for number in range(10))
+    supply = Supply(files, first=2, growth=0.5, wait=waited.append)
+    assert [supply.known(step) for step in (0, 1, 2, 15, 16, 100)] == [2, 2, 3, 9, 10, 10]
+    assert Supply(files).known(0) == 10
+    rng = np.random.default_rng(0)
+    drawn = {supply.draw(2, rng) for _ in range(50)}
+    assert drawn == set(waited) == set(files[:3])
+
+
 def test_a_bank_that_cannot_be_filled_is_said_to_be_so(tmp_path: Path) -> None:
     (tmp_path / "bank").write_text("in the way")
     with pytest.raises(SpokewiseError, match=r"ended before .* was there \(exit code 1\)"):
@@ -154,8 +180,8 @@ def test_models_are_listed_beside_broken_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no folder"):
         models_command(tmp_path / "absent")
     shipped = models_command(None)
-    assert [model["name"] for model in shipped["models"]] == [SHIPPED]
-    assert not shipped["models"][0]["problem"]
+    assert {SHIPPED, SHIPPED_UNET} <= {model["name"] for model in shipped["models"]}
+    assert not any(model["problem"] for model in shipped["models"])
     assert not shipped["other_problems"]
     for suffix in ("json", "safetensors"):
         shutil.copy(FOLDER / f"{SHIPPED}.{suffix}", tmp_path)
