@@ -1,7 +1,8 @@
 """The network that draws the contours: a U-Net of the nnU-Net family (blocks of MONAI's DynUNet), with a second head.
 
-Isensee et al., Nature Methods 18:203 (2021); Ronneberger et al., MICCAI 2015. The second head tells from the deepest
-features where the slice lies.
+Isensee et al., Nature Methods 18:203 (2021); Ronneberger et al., MICCAI 2015. The second head tells where the slice
+lies: from the deepest features, averaged where the first head sees a heart, and from how much of what it sees. An
+average over the whole image would tell nothing, as instance normalisation has made it zero.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from kspace.errors import ShapeError, UsageError
 from kspace.segment.inputs import CHANNELS
-from kspace.segment.segmentation import SlicePosition, Structure
+from kspace.segment.segmentation import FOREGROUND, SlicePosition, Structure
+
+_USUAL_PX = 30.0  # the root of a structure's area, in pixels
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class SegmentationNetwork(nn.Module):
             UnetUpBlock(2, deep, out, 3, 2, 2, norm) for out, deep in zip(n[-2::-1], n[:0:-1], strict=True)
         )
         self.labels = UnetOutBlock(2, n[0], len(Structure))
-        self.position = nn.Linear(n[-1], len(SlicePosition))
+        self.position = nn.Linear(n[-1] + len(FOREGROUND), len(SlicePosition))
 
     @property
     def multiple(self) -> int:
@@ -95,7 +99,18 @@ class SegmentationNetwork(nn.Module):
         for block, drop in zip(self.down, self.drop, strict=True):
             features = drop(block(features))
             seen.append(features)
-        position: Tensor = self.position(torch.mean(features, dim=(-2, -1)))
+        deepest = features
         for block, skipped in zip(self.up, seen[-2::-1], strict=True):
             features = block(features, skipped)
-        return self.labels(features), position
+        labels: Tensor = self.labels(features)
+        position: Tensor = self.position(_of_the_heart(labels.detach(), deepest))
+        return labels, position
+
+
+def _of_the_heart(labels: Tensor, features: Tensor) -> Tensor:
+    """Return (frame, feature + 3): features averaged over the heart, and the roots of the structures' areas."""
+    shares = labels.float().softmax(1)[:, list(FOREGROUND)]
+    rows, columns = features.shape[-2:]
+    there = adaptive_avg_pool2d(shares.sum(1, keepdim=True), (rows, columns))
+    average = (features * there).sum((-2, -1)) / there.sum((-2, -1)).clamp_min(1e-3)
+    return torch.cat((average.float(), shares.sum((-2, -1)).sqrt() / _USUAL_PX), dim=1)

@@ -29,6 +29,7 @@ from simulate.training.trainer import BEST, OnStep, TrainingResult, train
 
 MODELS = "models"
 """Folder of the networks that came of it, as stored models."""
+_USUAL_MINUTES = 110.0  # what the usual steps take, one network after the other
 WHOLE_BODY = Randomisation(shift_mm=75.0, scale=(0.8, 1.25), framed=0.6, acquired_mm=(2.0, 6.0))
 """What the finder learns from: hearts anywhere in a field of view of some 400 mm, often with blank borders."""
 
@@ -118,6 +119,25 @@ class SegmentTraining:
                 f"{self.members} members, {self.validation} hearts for validation, {self.minutes} minutes",
                 expected="more than 0 of each",
             )
+
+    @classmethod
+    def within(cls, minutes: float, *, patients: int | None = None, seed: int = 0) -> SegmentTraining:
+        """Return a training that fits into so many minutes of two cores: steps follow the time, patients the steps."""
+        usual = cls(seed=seed)
+        share = minutes / _USUAL_MINUTES
+        number = usual.contours.hearts if patients is None else patients
+
+        def scaled(how: NetworkTraining) -> NetworkTraining:
+            hearts = max(1, round(how.hearts * number / usual.contours.hearts * (share if patients is None else 1)))
+            offset = number if how.offset else 0
+            return replace(
+                how, steps=max(10, round(how.steps * share)), hearts=hearts, first=min(how.first, hearts), offset=offset
+            )
+
+        return replace(
+            usual, contours=scaled(usual.contours), branch=scaled(usual.branch), finder=scaled(usual.finder),
+            minutes=minutes,
+        )  # fmt: skip
 
 
 def train_segment(

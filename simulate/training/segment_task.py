@@ -16,7 +16,7 @@ from kspace.segment.network import SegmentationNetwork
 from kspace.segment.segmentation import FOREGROUND
 from simulate.training.heart_bank import StoredHeart, read_heart
 
-_POSITION_SHARE = 0.1  # of the loss
+_POSITION_SHARE = 0.2  # of the loss
 _STILL_SHARE = 0.1  # of the slices are learnt without knowing what moves, as a single frame has to be read
 _TILT_RAD, _STRETCH, _SHIFT = 0.3, 0.18, 0.12
 
@@ -25,7 +25,7 @@ class SegmentTask:
     """Learns from a growing list of slices.
 
     The loss is that of nnU-Net, Dice and cross-entropy in equal parts (MONAI's), on a few frames of a few slices, and a
-    tenth of the cross-entropy of the slice's position.
+    fifth of the cross-entropy of the slice's position.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Segmentation networks without training, stored as the real ones are."""
+"""A drawn heart, and segmentation networks without training, stored as the real ones are."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from kspace.segment.network import NetworkOptions, SegmentationNetwork
 from kspace.segment.networks import FINDER, View, member_name
+from kspace.segment.segmentation import Structure
 from kspace.weights.card import ModelCard
 from kspace.weights.store import save_model
 
@@ -45,3 +47,15 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]
         return folder
 
     return make
+
+
+@pytest.fixture
+def heart() -> Tensor:
+    """(40, 52) uint8: a cavity in a ring three to four pixels thick, and a crescent that lies against it."""
+    y, x = torch.arange(40)[:, None] - 20, torch.arange(52) - 30
+    radius = torch.hypot(y.float(), x.float())
+    labels = torch.zeros(40, 52, dtype=torch.uint8)
+    labels[torch.hypot(y.float(), x.float() + 9) < 12] = Structure.RV
+    labels[radius < 11] = Structure.MYOCARDIUM
+    labels[radius < 7.5] = Structure.LV
+    return labels

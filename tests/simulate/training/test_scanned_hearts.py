@@ -13,6 +13,7 @@ from simulate.training.dataset import HeartOptions, Split
 from simulate.training.heart_bank import read_heart
 from simulate.training.scanned_hearts import scanned_heart, scanned_hearts
 from simulate.training.scans import ProtocolRange
+from simulate.vendors import vendor
 
 LIMITS = ProtocolRange(
     matrix=(64, 64), n_coils=(3, 3), n_frames=(4, 4), seconds=((0.4, 0.5), (0.6, 0.7)), vendors=("ge",)
@@ -38,7 +39,7 @@ def test_hearts_come_with_their_labels(bank: Bank, tmp_path: Path) -> None:
         assert heart.images.shape == heart.labels.shape == (4, 64, 64)
         assert heart.position is not SlicePosition.NO_HEART
         # The same areas in square millimetres, and blood that is brighter than the wall.
-        pixel = 340 / 64
+        pixel = vendor("ge").field_of_view_mm / 64
         area = float((stored.labels == 1).sum()) * pixel**2
         assert float((heart.labels == 1).sum()) * 9 == pytest.approx(area, rel=0.1)
         assert float(heart.images[heart.labels == 1].mean()) > float(heart.images[heart.labels == 2].mean())
