@@ -377,6 +377,50 @@ def recon(
 
 
 @app.command()
+def segment(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A 4D NIfTI cine, a DICOM folder or the folder of a scan.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The labels, NAME.nii.gz; NAME.json, a movie and a plot of the volumes go beside them.")
+    ],
+    labels: Annotated[
+        Path | None, typer.Option(help="The truth to compare with: 4D NIfTI, phases may be empty.")
+    ] = None,
+    convention: Annotated[
+        str, typer.Option(help="What its values mean: spokewise, acdc, mnms, ukbb or sunnybrook.")
+    ] = "spokewise",
+    seg: Annotated[
+        Path | None, typer.Option(help="Folder for DICOM segmentation objects, one a phase (DICOM sources only).")
+    ] = None,
+    rr_s: Annotated[float | None, typer.Option(help="Seconds of a beat. (default: what the source says)")] = None,
+    slices: Slices = None,
+    series: Series = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Draw LV, myocardium and RV on a short-axis cine, and measure volumes, ejection fraction and mass."""
+    from kspace.segment.segmenter import Segmenter
+    from kspace.weights.store import read_card
+    from simulate.run import choose_device
+    from simulate.segment_command import SegmentOptions, segment_command
+    from simulate.segment_text import segment_text
+
+    where = choose_device(device)
+    segmenter = Segmenter()
+    answer = segment_command(
+        source,
+        out,
+        segmenter,
+        SegmentOptions(labels, convention, slices, series, rr_s, seg, overwrite=overwrite),
+        weights=[f"{name} ({read_card(name).sha256[:12]})" for name in segmenter.weights],
+        device=where,
+    )
+    _answer(answer, as_json, segment_text(answer))
+
+
+@app.command()
 def bench(
     out: Annotated[Path, typer.Option(help="Folder for bench.json, bench.md, bench.png and cached data.")] = Path(
         "bench-results"

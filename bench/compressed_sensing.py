@@ -56,7 +56,7 @@ BART_ITERATIONS = 30
 TIME = 10  # BART's axis for it
 TRIM = 2
 """Samples left out at either end of a spoke: the kernel of BART 0.8 does not wrap around the edge of k-space."""
-NAMES = (*(name for name in METHODS if name != "unrolled"), "bart")
+NAMES = (*(name for name in METHODS if name not in ("unet", "unrolled")), "bart")
 
 
 def virtual_stream(index: int) -> tuple[str, SliceStream, Tensor]:

@@ -14,15 +14,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from kspace.coils import whiten
 from kspace.delay_estimate import DelayEstimate, estimate_delays
 from kspace.delays import NO_DELAYS, GradientDelays
-from kspace.encoding import Encoding, pad_frames
 from kspace.equations import NormalEquations
 from kspace.formats.source import open_source
 from kspace.noise import noise_std
+from kspace.quality.held_out import every_nth, held_out_residual
 from kspace.recon.methods import make_method
 from kspace.scan import RadialScan
 from simulate.acquisition import calibrate
@@ -69,9 +67,7 @@ def prediction_error(scan: RadialScan, delays: GradientDelays, method: str) -> f
     scan = replace(scan, samples=scan.samples[..., LOST:-LOST], positions=positions)
     assert scan.frame is not None
     n_frames = int(scan.frame.max()) + 1
-    left_out = torch.zeros(scan.n_spokes, dtype=torch.bool)
-    for frame in range(n_frames):
-        left_out[torch.nonzero(scan.frame == frame)[5::10, 0]] = True
+    left_out = every_nth(scan.frame, 10, first=5)
     kept, asked = scan.select(~left_out), scan.select(left_out)
     equations = NormalEquations(kept.matrix, n_frames, kept.n_coils)
     assert kept.frame is not None
@@ -79,10 +75,7 @@ def prediction_error(scan: RadialScan, delays: GradientDelays, method: str) -> f
     equations.add(kept.samples, kept.positions, kept.frame)
     maps = calibrate(equations, None).maps
     image = make_method(method)(equations, maps, noise_std=noise_std(kept)).image
-    where, counts = pad_frames(asked.positions, asked.frame, n_frames, axis_order="positions")
-    measured, _ = pad_frames(asked.samples, asked.frame, n_frames, axis_order="samples")
-    foreseen = Encoding(where, maps, spokes_per_frame=counts).forward(image)
-    return float((foreseen - measured).norm() / measured.norm())
+    return held_out_residual(image, maps, asked, asked.frame).relative
 
 
 def real(data: Path) -> None:

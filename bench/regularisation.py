@@ -116,7 +116,7 @@ def open_patient(index: int, split: Split, group: str, style: str, matrix: int |
     return scan_patient(patient, SubjectOptions(group=group, vendor=style), given, seed=index)
 
 
-def moments(stream: SliceStream, seconds: Iterable[float] = SECONDS) -> Iterator[Moment]:
+def moments(stream: SliceStream, seconds: Iterable[float] = SECONDS, n_frames: int = N_FRAMES) -> Iterator[Moment]:
     """Scan a slice from its beginning; yield what is known after each duration."""
     batches: list[RadialScan] = []
     now = 0.0
@@ -127,8 +127,8 @@ def moments(stream: SliceStream, seconds: Iterable[float] = SECONDS) -> Iterator
         batches.append(whiten(raw))
         # All that the ECG has told by now, for early spokes as well.
         white = concatenate([replace(batch, ecg_s=raw.ecg_s) for batch in batches])
-        frame = assign_frames(white, N_FRAMES)
-        equations = NormalEquations(white.matrix, N_FRAMES, white.n_coils)
+        frame = assign_frames(white, n_frames)
+        equations = NormalEquations(white.matrix, n_frames, white.n_coils)
         equations.add(white.samples, white.positions, frame)
         yield Moment(end, white, frame, equations, calibrate(equations, whitening_matrix(raw.noise_covariance)))
 

@@ -43,9 +43,9 @@ from simulate.vendors import VENDORS
 
 SECONDS = (1, 2, 4, 8, 12)
 MATRICES, SNR = (160, 176, 192), 30.0
-METHODS = ("gridding", "cg-sense", "cs", "llr", "unrolled")
+METHODS = ("gridding", "cg-sense", "unet", "cs", "llr", "unrolled")
 LEARNT = {"unet": UNet, "unrolled": Unrolled}
-"""The U-Net has no shipped weights: name it in ``--methods`` with ``--weights``."""
+"""Methods with weights, which ``--weights`` can name others for."""
 KEYS = (("heart_psnr_db", 1), ("heart_ssim", 3), ("heart_nrmse", 4), ("sharpness", 2), ("psnr_db", 1), ("ssim", 3))
 
 
@@ -101,17 +101,19 @@ def measure(
         yield row | {"sharpness": sharpness(image, truth, region)}
 
 
-def run(out: Path, jobs: Sequence[Any], names: Sequence[str], folder: Path | None) -> None:
+def run(
+    out: Path, jobs: Sequence[Any], names: Sequence[str], folder: Path | None, times: Sequence[int] = SECONDS
+) -> None:
     """Measure what the file does not hold yet."""
     for job in jobs:
         name, stream, region = virtual_stream(job) if isinstance(job, int) else real_stream(*job)
         done = {(row["case"], row["seconds"], row["method"]) for row in rows_of(out)}
-        missing = [m for m in names if any((name, s, m) not in done for s in SECONDS)]
+        missing = [m for m in names if any((name, s, m) not in done for s in times)]
         if not missing:
             continue
         truth = stream.truth(N_FRAMES)
         assert truth is not None
-        for moment in moments(stream, SECONDS):
+        for moment in moments(stream, times):
             here = [m for m in missing if (name, moment.seconds, m) not in done]
             for row in measure(moment, truth, region, here, folder):
                 kind = "virtual" if isinstance(job, int) else "real"
@@ -172,6 +174,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the real cines")
     parser.add_argument("--weights", type=Path, help="folder of the models (default: the shipped ones)")
     parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--seconds", default=",".join(map(str, SECONDS)))
     parser.add_argument("--part", default="0/1", help="I/N: only every N-th patient, from the I-th")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="only print what the file holds")
@@ -187,7 +190,7 @@ def main() -> None:
     if arguments.data is not None:
         jobs[1:1] = [(arguments.data, name) for name in HEARTS]
     if not arguments.table:
-        run(arguments.out, jobs, names, arguments.weights)
+        run(arguments.out, jobs, names, arguments.weights, [int(text) for text in arguments.seconds.split(",")])
     rows = rows_of(arguments.out)
     for kind, title in (("virtual", "virtual patients (synthetic)"), ("real", "real cines, spokes simulated")):
         some = [row for row in rows if row["kind"] == kind]

@@ -23,6 +23,7 @@ Density = Literal["ramp", "none"]
 
 # A frame with less trust than this has lost all its spokes: what is left of its sums is rounding.
 _EMPTY = 1e-6
+_SUMS = ("adjoint", "spectrum", "spokes", "energy", "weight", "squared_weight")
 
 
 class NormalEquations:
@@ -190,8 +191,8 @@ class NormalEquations:
         self.squared_weight[frame] += sign * float((weights.double() ** 2).sum()) / pixels
 
     def _clear_frame(self, frame: int) -> None:
-        for sums in (self.adjoint, self.spectrum, self.spokes, self.energy, self.weight, self.squared_weight):
-            sums[frame] = 0
+        for name in _SUMS:
+            getattr(self, name)[frame] = 0
 
     def normal(self, images: Tensor, maps: Tensor) -> Tensor:
         """Return E^H W E x for (..., frame, y, x) images and (coil, y, x) maps."""
@@ -211,9 +212,42 @@ class NormalEquations:
 
     def over_time(self) -> NormalEquations:
         """Return the sums of one frame that holds the spokes of all frames."""
-        one = NormalEquations(
+        one = self.like(1)
+        for name in _SUMS:
+            getattr(one, name).copy_(getattr(self, name).sum(0, keepdim=True))
+        return one
+
+    def less(self, part: NormalEquations) -> NormalEquations:
+        """Return the sums without a part of the spokes that are in them, at the price of a subtraction.
+
+        Parameters
+        ----------
+        part
+            Sums over those spokes.
+
+        Raises
+        ------
+        ShapeError
+            When the part is of other frames, coils or matrix.
+        UsageError
+            When it is of other weights.
+        """
+        if part.adjoint.shape != self.adjoint.shape:
+            raise ShapeError("the part", part.adjoint, f"(frame, coil, y, x) = {tuple(self.adjoint.shape)}")
+        if part.density != self.density:
+            raise UsageError(f"a part weighted by {part.density!r}", expected=f"density={self.density!r}")
+        rest = self.like(self.n_frames)
+        for name in _SUMS:
+            torch.sub(getattr(self, name), getattr(part, name), out=getattr(rest, name))
+        for frame in torch.nonzero(rest.spokes.abs() < _EMPTY)[:, 0].tolist():
+            rest._clear_frame(frame)
+        return rest
+
+    def like(self, n_frames: int) -> NormalEquations:
+        """Return sums over no spokes yet, of so many frames and otherwise of the same kind."""
+        return NormalEquations(
             self.matrix,
-            1,
+            n_frames,
             self.n_coils,
             density=self.density,
             accuracy=self.accuracy,
@@ -221,9 +255,6 @@ class NormalEquations:
             device=self.adjoint.device,
             dtype=self.adjoint.dtype,
         )
-        for name in ("adjoint", "spectrum", "spokes", "energy", "weight", "squared_weight"):
-            getattr(one, name).copy_(getattr(self, name).sum(0, keepdim=True))
-        return one
 
     def time_average(self) -> Tensor:
         """Return (coil, y, x) complex, coil images gridded from the spokes of all frames together.

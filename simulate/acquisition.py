@@ -15,13 +15,13 @@ from torch import Tensor
 from kspace.coils import espirit_maps, whiten, whitening_matrix
 from kspace.delay_estimate import DelayEstimate, find_delays
 from kspace.delays import NO_DELAYS, GradientDelays, correct
-from kspace.encoding import Encoding, pad_frames
 from kspace.equations import NormalEquations
 from kspace.errors import InputError, UsageError
 from kspace.gating import assign_frames
 from kspace.metrics import body_mask, nrmse, psnr, ssim
 from kspace.noise import noise_std
 from kspace.quality.change import ChangeJudge
+from kspace.quality.held_out import foresee
 from kspace.quality.judge import Evidence, Judge, Score, StoppingRule, Verdict
 from kspace.quality.prediction import PredictionJudge
 from kspace.quality.stopping import QualityRule
@@ -166,19 +166,6 @@ def calibrate(equations: NormalEquations, whitening: Tensor | None) -> Calibrati
     return Calibration(maps, torch.linalg.vector_norm(received, dim=0))
 
 
-def predict(image: Tensor, maps: Tensor, batch: RadialScan, frame: Tensor) -> Tensor:
-    """Return the (spoke, coil, readout) samples that a cine says a batch of spokes should have."""
-    positions, counts = pad_frames(batch.positions, frame, image.shape[0], axis_order="positions")
-    encoding = Encoding(positions, maps, spokes_per_frame=counts, accuracy="fast")
-    samples = encoding.forward(image).transpose(1, 2)
-    order = torch.argsort(frame, stable=True)
-    starts = torch.cumsum(counts, 0) - counts
-    rank = torch.arange(frame.numel()) - starts[frame[order]]
-    predicted = torch.empty_like(batch.samples)
-    predicted[order] = samples[frame[order], rank]
-    return predicted
-
-
 def turned(previous: Reconstruction, old_maps: Tensor, new_maps: Tensor) -> Reconstruction:
     """Return a reconstruction in the phase reference of new maps, so that it can be gone on from."""
     turn = (new_maps.conj() * old_maps).sum(0)
@@ -260,7 +247,7 @@ class _SliceScan:
         before, calibration = self._latest, self._calibration
         predicted = None
         if before is not None and calibration is not None:
-            predicted = predict(before.image, calibration.maps, batch, frame)
+            predicted = foresee(before.image, calibration.maps, batch, frame)
         equations = self._gated.add(batch, frame)
         self._n_spokes += batch.n_spokes
         if calibration is None or self._n_spokes >= 4 * self._n_calibrated:

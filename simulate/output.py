@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kspace.biomarkers import BIOMARKERS
 from kspace.errors import InputError, UsageError
 from kspace.formats.files import atomic_json, atomic_text
 from kspace.formats.mrd import ScanWriter
@@ -48,16 +49,6 @@ PAUSE_S = 5.0
 SPACE_BYTES = 64_000_000
 """Kept free on the disk for images and report."""
 
-BIOMARKERS = (
-    "lv_edv_ml",
-    "lv_esv_ml",
-    "lv_sv_ml",
-    "lv_ef_percent",
-    "lv_mass_g",
-    "rv_edv_ml",
-    "rv_esv_ml",
-    "rv_ef_percent",
-)
 NO_SEGMENTATION = "no segmentation in this version"
 
 

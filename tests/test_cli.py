@@ -28,6 +28,7 @@ from kspace.errors import InputError
 from kspace.formats.mrd import read_scan, write_scan
 from kspace.formats.nifti import read_cine, write_cine
 from kspace.scan import Cine, Geometry, RadialScan
+from kspace.segment.segmentation import Segmentation, SlicePosition, Structure
 from kspace.trajectory import cartesian_positions, golden_angles, radial_positions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -258,6 +259,44 @@ def test_only_the_last_part_of_a_path_is_recorded(spokewise: Command, inputs: Pa
     assert spokewise("scan", "phantoms of Jane/c.nii.gz", "--out", "d", "--slices", "0", *QUICK).code == 0
     for name in ("scan.json", "report.html"):
         assert "Jane" not in Path("d", name).read_text(encoding="utf-8")
+
+
+class FakeSegmenter:
+    """Draws a ring where the heart of the inputs is, without any network."""
+
+    weights = ()
+
+    def __call__(self, cine: Cine, *, on_slice: Callable[[int, int], None]) -> Segmentation:
+        labels = torch.zeros(cine.images.shape, dtype=torch.uint8)
+        labels[:, :, 11:24, 7:18] = Structure.MYOCARDIUM
+        labels[:, :, 13:22, 9:16] = Structure.LV
+        on_slice(cine.n_slices, cine.n_slices)
+        return Segmentation(
+            labels, cine.geometry, (SlicePosition.MIDDLE,) * cine.n_slices, torch.zeros(cine.n_slices, 4),
+            labels[None], torch.zeros(labels.shape), torch.zeros(labels.shape[:2]),
+        )  # fmt: skip
+
+
+def test_segment_writes_labels_and_what_they_say(
+    spokewise: Command, inputs: Path, left: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kspace.segment.segmenter.Segmenter", FakeSegmenter)
+    code, out, err = spokewise("segment", inputs / "cine.nii.gz", "--out", "s.nii.gz", "--device", "cpu", "--json")
+    assert (code, err) == (0, "2 slice(s) segmented\n")
+    answer = json.loads(out)
+    assert answer["biomarkers"]["lv_edv_ml"] is None
+    assert "both ends" in answer["biomarkers_missing"]["lv_edv_ml"]
+    assert [name.split(".")[-1] for name in left() if name.startswith("s.")] == ["json", "gz", "svg", "webp"]
+    code, out, _ = spokewise(
+        "segment", inputs / "cine.nii.gz", "--out", "t.nii.gz", "--slices", "1", "--labels", "s.nii.gz"
+    )
+    assert code == 0
+    assert "Dice" in out
+    assert out.splitlines()[-3:] == ["Labels: t.nii.gz", f"Movie: {left()[-1]}", "Plot: t.svg"]
+    refused(spokewise("segment", inputs / "raw.h5", "--out", "u.nii.gz"), 3, "holds spokes", "spokewise recon")
+    refused(spokewise("segment", inputs / "cine.nii.gz", "--out", "s.nii.gz"), 3, "exists already")
+    refused(spokewise("segment", inputs / "cine.nii.gz", "--out", "u.png"), 2, "does not end like a NIfTI")
+    assert not any(name.startswith("u.") for name in left())
 
 
 # What is refused: usage, exit code 2

@@ -42,10 +42,8 @@ def read_cine_folder(folder: str | os.PathLike[str], *, series: int | str | None
         When the folder holds no DICOM image or several series, or its images do not form one stack: missing phases,
         duplicates, slices that are not parallel or not evenly spaced, different sizes, colours, damaged pixels.
     """
-    folder = Path(folder)
     with quiet():
-        headers = _one_series(read_headers(folder), series, folder)
-        stack = _sort(headers)
+        stack = read_stack(folder, series=series)
         first = stack[0][0]
         affine = _affine(stack)
         images = np.empty((len(stack), len(stack[0]), first.rows, first.columns), dtype=np.float32)
@@ -56,6 +54,19 @@ def read_cine_folder(folder: str | os.PathLike[str], *, series: int | str | None
     rr = [_rr_s(phases) for phases in stack]
     source = "DICOM" if None not in rr else "DICOM, RR assumed 1 s"
     return Cine(torch.from_numpy(images), geometry, tuple(1.0 if value is None else value for value in rr), source)
+
+
+def read_stack(folder: str | os.PathLike[str], *, series: int | str | None = None) -> list[list[Header]]:
+    """Read the headers alone: a list of phases for each slice, both in the order of :func:`read_cine_folder`.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_cine_folder`, but for pixels and slices that are not evenly spaced.
+    """
+    folder = Path(folder)
+    with quiet():
+        return _sort(_one_series(read_headers(folder), series, folder))
 
 
 def _one_series(headers: list[Header], series: int | str | None, folder: Path) -> list[Header]:

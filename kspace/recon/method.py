@@ -53,12 +53,15 @@ class Reconstruction:
         The last :attr:`Status.change`; 0 for a direct method.
     state
         What only this method understands (dual variables); empty for most.
+    spokes
+        How many it was made from; 0 where the method does not need to know it again.
     """
 
     image: Tensor
     iterations: int = 0
     change: float = 0.0
     state: tuple[Tensor, ...] = field(default=(), repr=False)
+    spokes: float = 0.0
 
 
 def require_same_shape(start: Tensor, right: Tensor) -> None:

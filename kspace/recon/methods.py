@@ -11,6 +11,7 @@ from kspace.recon.locally_low_rank import LocallyLowRank
 from kspace.recon.low_rank_sparse import LowRankSparse
 from kspace.recon.method import Method
 from kspace.recon.temporal_tv import TemporalTV
+from kspace.recon.unet import UNet
 from kspace.recon.unrolled import Unrolled
 from kspace.weights.store import read_card
 
@@ -20,6 +21,7 @@ METHODS: dict[str, Callable[[], Method]] = {
     "cs": TemporalTV,
     "l+s": LowRankSparse,
     "llr": LocallyLowRank,
+    "unet": UNet,
     "unrolled": Unrolled,
 }
 
@@ -39,6 +41,6 @@ def make_method(name: str) -> Method:
 
 def weights_of(method: Method) -> str | None:
     """Return the name of the stored weights that a method uses and the first digits of their SHA-256; None for none."""
-    if not isinstance(method, Unrolled):
+    if not isinstance(method, (UNet, Unrolled)):
         return None
     return f"{method.weights} ({read_card(method.weights, method.folder).sha256[:12]})"

@@ -1,4 +1,4 @@
-"""A U-Net after gridding, with no say for the data: the baseline that everyone knows. No weights are shipped yet."""
+"""A U-Net after gridding, with no say for the data: the baseline that everyone knows."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from kspace.recon.method import OnIteration, Reconstruction
 from kspace.recon.networks.unet import CineUNet
 from kspace.weights.store import load_model, read_card
 
+SHIPPED_UNET = "unet-cine"
+"""The weights that are used unless others are named."""
+
 
 class UNetRecipe(BaseModel):
     """What the card says of the network, see :class:`~kspace.recon.networks.unet.CineUNet`."""
@@ -30,7 +33,7 @@ class UNetRecipe(BaseModel):
 
 @lru_cache(maxsize=4)
 def shipped_unet(
-    name: str,
+    name: str = SHIPPED_UNET,
     folder: Path | None = None,
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
@@ -64,7 +67,7 @@ class UNet:
         Where it lies; the package's own by default.
     """
 
-    weights: str = "unet-cine"
+    weights: str = SHIPPED_UNET
     folder: Path | None = None
     density: Density = "ramp"
     name: str = "unet"

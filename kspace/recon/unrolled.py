@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from torch import Tensor
 
 from kspace.equations import Density, NormalEquations
@@ -22,6 +22,8 @@ from kspace.weights.store import load_model, read_card
 
 SHIPPED = "unrolled-cine"
 """The weights that are used unless others are named."""
+_MOSTLY_NEW = 0.45
+"""Where more of the spokes are new, earlier images save no iterations, and beginning from nothing is better."""
 
 
 class Recipe(BaseModel):
@@ -35,6 +37,8 @@ class Recipe(BaseModel):
         See :class:`~kspace.recon.networks.temporal_prior.PriorOptions`.
     start_iterations, start_noise_factor, start_signal_factor, start_patch
         Of :class:`~kspace.recon.locally_low_rank.LocallyLowRank` before the network, as it was when the network learnt.
+    warm_iterations
+        Of the same, at least, when it goes on from earlier images, see :meth:`start`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,15 +52,23 @@ class Recipe(BaseModel):
     start_noise_factor: float
     start_signal_factor: float
     start_patch: int
+    warm_iterations: PositiveInt
 
-    @property
-    def start(self) -> LocallyLowRank:
-        """What the network starts from."""
+    def start(self, new: float = 1.0) -> LocallyLowRank:
+        """Return what the network starts from.
+
+        Parameters
+        ----------
+        new
+            Share of the spokes that the images which it goes on from do not know; 1 where it begins from nothing. So
+            large a share of the iterations is done: more would bring it further than what the network learnt from.
+        """
+        iterations = max(self.warm_iterations, round(new * self.start_iterations))
         return LocallyLowRank(
             noise_factor=self.start_noise_factor,
             signal_factor=self.start_signal_factor,
             patch=self.start_patch,
-            max_iterations=self.start_iterations,
+            max_iterations=min(self.start_iterations, iterations),
         )
 
     @property
@@ -136,16 +148,20 @@ class Unrolled:
     ) -> Reconstruction:
         """Reconstruct; see :class:`kspace.recon.method.Method`.
 
-        The state that a later call goes on from is that of compressed sensing: the network itself starts anew, at a
-        price that does not depend on the scan's length.
+        The state that a later call goes on from is that of compressed sensing, which then needs the fewer iterations
+        the fewer spokes are new (:meth:`Recipe.start`). The network itself starts anew, at a price that does not depend
+        on the scan's length.
         """
         network, recipe = shipped_network(self.weights, self.folder, maps.device, maps.real.dtype)
-        before = None
+        before, new, spokes = None, 1.0, float(equations.spokes.sum())
         if start is not None and start.state:
+            new = abs(spokes - start.spokes) / max(spokes, start.spokes, 1.0)
             before = Reconstruction(start.state[0])
-        found = recipe.start(equations, maps, noise_std=noise_std, start=before)
+        if new > _MOSTLY_NEW:
+            before, new = None, 1.0
+        found = recipe.start(new)(equations, maps, noise_std=noise_std, start=before)
         if equations.scale <= 0:
-            return Reconstruction(found.image, state=(found.image,))
+            return Reconstruction(found.image, state=(found.image,), spokes=spokes)
         problem, images = LeastSquares.of(equations, maps, noise_std), found.image
         change, blocks = 0.0, 0
         with torch.no_grad(), torch.autocast(maps.device.type, torch.bfloat16, enabled=self.half):
@@ -155,4 +171,4 @@ class Unrolled:
                 change = float(torch.linalg.vector_norm(images - previous) / torch.linalg.vector_norm(images))
                 if on_iteration is not None and on_iteration(Status(blocks, len(network.blocks), change)):
                     break
-        return Reconstruction(images, blocks, change, (found.image,))
+        return Reconstruction(images, blocks, change, (found.image,), spokes)

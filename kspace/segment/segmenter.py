@@ -18,10 +18,14 @@ from kspace.segment.network import SegmentationNetwork
 from kspace.segment.networks import members, stored_network
 from kspace.segment.orient import usual_turn
 from kspace.segment.position import ordered_positions
+from kspace.segment.refine import refine
 from kspace.segment.segmentation import FOREGROUND, Segmentation, SlicePosition, Structure
+from kspace.segment.tidy import tidy
+from kspace.segment.topology import betti_errors
 from kspace.segment.window import Window
 
 Uncertainty = Literal["ensemble", "augmentation", "dropout"]
+Topology = Literal["as drawn", "tidy", "refine"]
 OnSlice = Callable[[int, int], None]
 """Called with the number of slices done and of all."""
 OnProbabilities = Callable[[int, Tensor], None]
@@ -44,6 +48,10 @@ class Segmenter:
         What makes the samples: ``ensemble``, one of each network; ``augmentation``, the mean network on the slice as it
         is, mirrored, and at two other sizes (test-time augmentation); ``dropout``, the first network with channels left
         out at random (MC dropout: Gal and Ghahramani, ICML 2016).
+    topology
+        What is done about pieces and holes: nothing; ``tidy``, the largest piece of each structure is kept and holes of
+        the heart are filled; ``refine``, in slices that look like the middle of the ventricle contours are bent until
+        they have a heart's topology, and all are tidied then (:mod:`kspace.segment.refine`). Samples are tidied only.
     dropouts
         Samples of ``dropout``.
     seed
@@ -58,6 +66,7 @@ class Segmenter:
     """
 
     uncertainty: Uncertainty = "ensemble"
+    topology: Topology = "refine"
     dropouts: int = 8
     seed: int = 0
     folder: Path | None = field(default=None)
@@ -65,6 +74,8 @@ class Segmenter:
     def __post_init__(self) -> None:
         if self.uncertainty not in ("ensemble", "augmentation", "dropout"):
             raise UsageError(f"an uncertainty of {self.uncertainty!r}", expected="ensemble, augmentation or dropout")
+        if self.topology not in ("as drawn", "tidy", "refine"):
+            raise UsageError(f"a topology of {self.topology!r}", expected="as drawn, tidy or refine")
         if not 1 <= self.dropouts <= 100:
             raise UsageError(f"{self.dropouts} samples with dropout", expected="1 to 100")
 
@@ -113,7 +124,7 @@ class Segmenter:
             if centre is None or flat[index]:
                 found.append(_nothing(images, len(ways)))
             else:
-                drawn, mean = _draw(images, centre, spacing, ways)
+                drawn, mean = _draw(images, centre, spacing, ways, self.topology)
                 found.append(drawn)
                 if on_probabilities is not None:
                     on_probabilities(index, turn.undo(mean))
@@ -186,7 +197,7 @@ class _Way:
 
 
 def _draw(
-    images: Tensor, centre: tuple[float, float], spacing: tuple[float, float], ways: list[_Way]
+    images: Tensor, centre: tuple[float, float], spacing: tuple[float, float], ways: list[_Way], topology: Topology
 ) -> tuple[_Drawn, Tensor]:  # fmt: skip
     """Draw one slice, the usual way round, around its heart; with the mean probabilities (frame, 4, y, x)."""
     shape, outside = tuple(images.shape[-2:]), torch.tensor([1.0, 0.0, 0.0, 0.0])
@@ -201,12 +212,16 @@ def _draw(
         samples.append(there.argmax(1).to(torch.uint8))
     assert total is not None
     mean = total / len(samples)
+    position = torch.stack(place).mean(0)
     labels = mean.argmax(1).to(torch.uint8)
-    drawn = _Drawn(
-        labels, torch.stack(samples), torch.stack(place).mean(0), torch.special.entr(mean).sum(1),
-        flip_risk(mean, labels),
-    )  # fmt: skip
-    return drawn, mean
+    if topology == "refine" and int(position.argmax()) == SlicePosition.MIDDLE:
+        for frame in torch.nonzero(betti_errors(labels)).flatten().tolist():
+            labels[frame] = refine(mean[frame].clamp_min(1e-6).log()).argmax(0).to(torch.uint8)
+    alone = torch.stack(samples)
+    if topology != "as drawn":
+        labels, alone = tidy(labels), tidy(alone)
+    entropy = torch.special.entr(mean).sum(1)
+    return _Drawn(labels, alone, position, entropy, flip_risk(mean, labels)), mean
 
 
 def flip_risk(probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ fit all blocks to one another. (Greedy learning of unrolled networks is old; it 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,39 @@ def _mean(errors: Iterable[Tensor]) -> float:
     return float(torch.stack(list(errors)).mean())
 
 
+@dataclass(frozen=True)
+class Supply:
+    """Files to learn from, of which there are more with every step.
+
+    So a bank can be filled while it is learnt from, with the same result however fast it fills.
+
+    Parameters
+    ----------
+    files
+        In the order in which they come.
+    first, growth
+        The first step draws from so many of them (None: all), and each from so many more than the one before.
+    wait
+        Called with a file before it is read.
+    """
+
+    files: tuple[Path, ...]
+    first: int | None = None
+    growth: float = 0.0
+    wait: Wait = lambda path: None
+
+    def known(self, step: int) -> int:
+        """Return from how many files a step draws."""
+        first = len(self.files) if self.first is None else self.first
+        return min(len(self.files), first + int(step * self.growth))
+
+    def draw(self, step: int, rng: np.random.Generator) -> Path:
+        """Return one of the files that a step draws from, when it is there."""
+        path = self.files[int(rng.integers(self.known(step)))]
+        self.wait(path)
+        return path
+
+
 class PriorTask:
     """Learns the prior of one block from patches of what the block is given.
 
@@ -43,44 +77,30 @@ class PriorTask:
         Patches to a step.
     half
         Convolutions in bfloat16 while training, which many CPUs do twice as fast; weights stay in float32.
-    first, growth
-        A step draws from so many files, and from so many more with every step before it: a bank can be filled while it
-        is learnt from, with the same result however fast it fills.
-    wait
-        Called with a file before it is read.
     """
 
     def __init__(
-        self, name: str, prior: TemporalPrior, training: Sequence[Path], validation: Sequence[Path], *,
-        patch: int = 64, per_step: int = 2, half: bool = True, seed: int = 0, first: int | None = None,
-        growth: float = 0.0, wait: Wait = lambda path: None,
+        self, name: str, prior: TemporalPrior, training: Supply, validation: Sequence[Path], *, patch: int = 64,
+        per_step: int = 2, half: bool = True, seed: int = 0,
     ) -> None:  # fmt: skip
         self.name, self.model = name, prior
-        self._first, self._growth = len(training) if first is None else first, growth
-        self._training, self._validation = list(training), list(validation)
+        self._training, self._validation = training, list(validation)
         self._patch, self._per_step, self._half, self._seed = patch, per_step, half, seed
-        self._wait = wait
         self._cache: list[Patch] = []
-
-    def known(self, step: int) -> int:
-        """Return from how many files a step draws."""
-        return min(len(self._training), self._first + int(step * self._growth))
 
     def loss(self, step: int) -> Tensor:
         """Return the mean logarithmic error of a few patches."""
         rng = np.random.default_rng([self._seed, step])
         losses = []
         for _ in range(self._per_step):
-            path = self._training[int(rng.integers(self.known(step)))]
-            self._wait(path)
-            losses.append(self._error(read_patch(path, self._patch, rng)))
+            losses.append(self._error(read_patch(self._training.draw(step, rng), self._patch, rng)))
         return torch.stack(losses).mean()
 
     def validate(self) -> float:
         """Return the mean logarithmic error about the hearts of all validation scans."""
         if not self._cache:
             for path in self._validation:
-                self._wait(path)
+                self._training.wait(path)
             self._cache = [read_patch(path, 96, None) for path in self._validation]
         return _mean(self._error(patch) for patch in self._cache)
 
@@ -186,20 +206,22 @@ class UNetTask:
     """
 
     def __init__(
-        self, name: str, network: nn.Module, training: Sequence[Path], validation: Sequence[Path], stage: Stage, *,
-        patch: int = 96, half: bool = True, seed: int = 0,
+        self, name: str, network: nn.Module, training: Supply, validation: Sequence[Path], stage: Stage, *,
+        patch: int = 64, half: bool = True, seed: int = 0,
     ) -> None:  # fmt: skip
         self.name, self.model, self._stage = name, network, stage
-        self._training, self._validation = list(training), list(validation)
+        self._training, self._validation = training, list(validation)
         self._patch, self._half, self._seed = patch, half, seed
 
     def loss(self, step: int) -> Tensor:
         """Return the logarithmic error of one patch."""
         rng = np.random.default_rng([self._seed, step])
-        return self._error(self._training[int(rng.integers(len(self._training)))], rng)
+        return self._error(self._training.draw(step, rng), rng)
 
     def validate(self) -> float:
         """Return the mean over the validation scans, about their hearts."""
+        for path in self._validation:
+            self._training.wait(path)
         return _mean(self._error(path, None) for path in self._validation)
 
     def _error(self, path: Path, rng: np.random.Generator | None) -> Tensor:

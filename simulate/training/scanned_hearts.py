@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kspace.errors import InputError
 from kspace.segment.inputs import normalised
@@ -20,7 +21,8 @@ from simulate.training.heart_bank import StoredHeart, position_of, write_heart
 from simulate.training.scans import draw_protocol
 from simulate.vendors import vendor
 
-_OFF_MM = 15.0  # by which the middle of the window misses the heart's, as a search for it may
+OFF_MM = 15.0
+"""By which the middle of the window misses the heart's, as a search for it may."""
 
 
 def scanned_heart(path: Path, bank: Bank, options: HeartOptions) -> StoredHeart:
@@ -53,13 +55,30 @@ def scanned_heart(path: Path, bank: Bank, options: HeartOptions) -> StoredHeart:
     rows, columns = stored.labels.shape[-2:]
     centre = there.mean(0).tolist() if len(there) else [rows / 2, columns / 2]
     pixel = style.field_of_view_mm / protocol.matrix
-    miss = np.random.default_rng([patient.seed, 801, int(named[3])]).uniform(-_OFF_MM, _OFF_MM, 2) / pixel
+    miss = np.random.default_rng([patient.seed, 801, int(named[3])]).uniform(-OFF_MM, OFF_MM, 2) / pixel
     window = Window((centre[0] + miss[0], centre[1] + miss[1]), options.size, options.pixel_mm, (pixel, pixel))
-    images = normalised(window.cut(stored.start.abs() * stored.shading))
-    shares = torch.stack([window.cut((stored.labels == label).float()) for label in range(4)], dim=1)
-    shares[:, 0] += 1 - shares.sum(1)  # beyond the image there is background
-    labels = shares.argmax(1).to(torch.uint8)
+    images, labels = seen_through(window, stored.start.abs() * stored.shading, stored.labels)
     return StoredHeart(images, labels, position_of(height, labels))
+
+
+def seen_through(window: Window, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what a network is given of a slice, and the labels there.
+
+    Parameters
+    ----------
+    window
+        On the slice.
+    images, labels
+        (frame, y, x) magnitudes, and uint8.
+
+    Returns
+    -------
+    Both (frame, size, size): images of mean 0 and standard deviation 1, and the label with the largest share of each
+    pixel.
+    """
+    shares = torch.stack([window.cut((labels == label).float()) for label in range(4)], dim=1)
+    shares[:, 0] += 1 - shares.sum(1)  # beyond the image there is background
+    return normalised(window.cut(images)), shares.argmax(1).to(torch.uint8)
 
 
 def scanned_hearts(bank: Bank, folder: Path, split: Split, options: HeartOptions) -> Iterator[Path]:

@@ -31,6 +31,8 @@ from simulate.vendors import VENDORS, vendor
 
 START = LocallyLowRank(max_iterations=30)
 """What an unrolled network starts from: compressed sensing that has come most of its way."""
+WARM_ITERATIONS = 4
+"""Of it, at least, where it goes on from earlier images (docs/unrolled.md)."""
 
 
 @dataclass(frozen=True)

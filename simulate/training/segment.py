@@ -5,7 +5,7 @@ Everything lies in one folder and is gone on from: two banks of drawn hearts and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch
 from kspace.errors import UsageError
 from kspace.segment.network import NetworkOptions, SegmentationNetwork
 from kspace.segment.networks import FINDER, View, member_name
+from kspace.segment.segmenter import Segmenter
 from kspace.weights.card import ModelCard
 from kspace.weights.store import save_model
 from simulate.training.bank import Bank
@@ -22,6 +23,7 @@ from simulate.training.dataset import HeartOptions, Split
 from simulate.training.filler import Filler
 from simulate.training.heart_bank import HeartBank
 from simulate.training.options import TrainingOptions
+from simulate.training.pseudo_labels import pseudo_labelled
 from simulate.training.randomise import Randomisation
 from simulate.training.scanned_hearts import scanned_hearts
 from simulate.training.segment_task import SegmentTask
@@ -142,7 +144,8 @@ class SegmentTraining:
 
 def train_segment(
     out: Path, training: SegmentTraining, *, commit: str = "", only: str | None = None,
-    scans: Bank | None = None, on_part: Callable[[str], None] | None = None, on_step: OnStep | None = None,
+    scans: Bank | None = None, unlabelled: Path | None = None, on_part: Callable[[str], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> TrainingResult:  # fmt: skip
     """Train, or go on with a training that was broken off.
 
@@ -158,6 +161,9 @@ def train_segment(
         Name of one network; all by default, one after another.
     scans
         Bank of ``spokewise train recon``: the branches learn from its reconstructions too.
+    unlabelled
+        Folder of cines, see :func:`~simulate.training.pseudo_labels.pseudo_labelled`: the branches learn too from what
+        the first member draws on them, where it is plausible. It needs finder and first member to be trained.
     on_part, on_step
         Hear which network's turn it is, and of each of its steps.
 
@@ -177,7 +183,7 @@ def train_segment(
     for name in names if only is None else [only]:
         if on_part is not None:
             on_part(name)
-        part = _part(name, training, scans, out)
+        part = _part(name, training, scans, unlabelled, out)
         result = _learn(part, training, out, on_step)
         if result.reason == "interrupted":
             raise KeyboardInterrupt
@@ -194,11 +200,14 @@ class _Part:
     how: NetworkTraining
     bank: HeartBank
     scanned: tuple[Path, ...]
+    pseudo: tuple[Path, ...]
     begins_with: Path | None
     seed: int
 
 
-def _part(name: str, training: SegmentTraining, scans: Bank | None, out: Path) -> _Part:
+def _part(
+    name: str, training: SegmentTraining, scans: Bank | None, unlabelled: Path | None, out: Path
+) -> _Part:  # fmt: skip
     members = [member_name(k) for k in range(training.members)]
     number = members.index(name) if name in members else 0
     seed = 1000 * training.seed + number
@@ -211,14 +220,19 @@ def _part(name: str, training: SegmentTraining, scans: Bank | None, out: Path) -
         how = replace(how, offset=how.offset + (number - 1) * how.hearts)
     bank = HeartBank(folder, how.hearts_options, how.randomisation)
     if number == 0:
-        return _Part(name, how, bank, (), None, seed)
+        return _Part(name, how, bank, (), (), None, seed)
     first = out / members[0] / BEST
     if not first.exists():
         raise UsageError(
             f"{name} begins with the weights of {members[0]}", expected=f"{members[0]} to be trained before"
         )
     scanned = scanned_hearts(scans, out / "scanned", Split.TRAIN, how.hearts_options) if scans is not None else ()
-    return _Part(name, how, bank, tuple(scanned), first, seed)
+    pseudo: Iterator[Path] = iter(())
+    if unlabelled is not None:
+        # One network looked at in four ways: the same labels whichever other members there are.
+        teacher = Segmenter("augmentation", folder=out / MODELS)
+        pseudo = pseudo_labelled(unlabelled, teacher, out / "pseudo", how.hearts_options)
+    return _Part(name, how, bank, tuple(scanned), tuple(pseudo), first, seed)
 
 
 def _learn(part: _Part, training: SegmentTraining, out: Path, on_step: OnStep | None) -> TrainingResult:
@@ -228,10 +242,11 @@ def _learn(part: _Part, training: SegmentTraining, out: Path, on_step: OnStep | 
     if part.begins_with is not None:
         network.load_state_dict(load_tensors(part.begins_with)[0])
     files = [bank.path(Split.TRAIN, how.offset + index) for index in range(how.hearts)]
+    given = [*part.scanned, *part.pseudo]
     chosen_on = [bank.path(Split.VALIDATION, index) for index in range(training.validation)]
     with Filler(_fill, bank, how, training.validation) as filler:
         task = SegmentTask(
-            network, [*part.scanned, *files], chosen_on, first=len(part.scanned) + how.first,
+            network, [*given, *files], chosen_on, first=len(given) + how.first,
             growth=(how.hearts - how.first) / how.steps, seed=part.seed, wait=filler.wait, name=part.name,
         )  # fmt: skip
         options = TrainingOptions(
@@ -265,16 +280,26 @@ def _write(part: _Part, training: SegmentTraining, result: TrainingResult, out: 
         description=f"LV cavity, myocardium and RV cavity of short-axis cines, in {seen}; and where the slice lies.",
         architecture="SegmentationNetwork",
         options=view.model_dump(mode="json"),
-        training_data=(
-            f"{how.hearts} virtual patients, one randomised slice each, and {len(part.scanned)} compressed-sensing "
-            f"reconstructions of simulated scans, all synthetic; chosen on {training.validation} others. Drawn by "
-            "simulate.training.dataset." + (f" Began with {member_name(0)}." if part.begins_with is not None else "")
-        ),
+        training_data=_training_data(part, training),
         seed=part.seed,
         commit=commit,
         cost=f"{result.steps} steps, {result.seconds / 60:.0f} minutes on a CPU",
         figures={"validation_1_minus_dice": round(result.best, 4)},
-        limits=["Trained on simulated hearts only.", "Short axis only."],
+        limits=[
+            "No expert drew what it learnt from." if part.pseudo else "Trained on simulated hearts only.",
+            "Short axis only.",
+        ],
     )
     (out / MODELS).mkdir(exist_ok=True)
     save_model(network, card, out / MODELS, dtype=torch.float16)
+
+
+def _training_data(part: _Part, training: SegmentTraining) -> str:
+    told = (
+        f"{part.how.hearts} virtual patients, one randomised slice each, and {len(part.scanned)} compressed-sensing "
+        f"reconstructions of simulated scans, all synthetic; chosen on {training.validation} others. Drawn by "
+        "simulate.training.dataset."
+    )
+    if part.pseudo:
+        told += f" {len(part.pseudo)} slices of unlabelled cines as {member_name(0)} draws them, of plausible volumes."
+    return told + (f" Began with {member_name(0)}." if part.begins_with is not None else "")

@@ -15,6 +15,7 @@ from kspace.segment.inputs import network_inputs
 from kspace.segment.network import SegmentationNetwork
 from kspace.segment.segmentation import FOREGROUND
 from simulate.training.heart_bank import StoredHeart, read_heart
+from simulate.training.warp import warp
 
 _POSITION_SHARE = 0.2  # of the loss
 _STILL_SHARE = 0.1  # of the slices are learnt without knowing what moves, as a single frame has to be read
@@ -34,7 +35,7 @@ class SegmentTask:
     training, validation
         Files of a :class:`~simulate.training.heart_bank.HeartBank`.
     slices, frames
-        Per step, and of each slice.
+        Per step, and of each slice. Every slice is warped, turned and stretched a little.
     first, growth
         A step draws from so many files, and from so many more with every step before it.
     half
@@ -72,6 +73,8 @@ class SegmentTask:
             path = self._training[int(rng.integers(self.known(step)))]
             self._wait(path)
             given, truth, position = _some_frames(read_heart(path), self._frames, rng)
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            given, truth, _ = warp(given, truth, generator)
             given, truth = bent(given, truth, rng)
             inputs.append(given)
             labels.append(truth)

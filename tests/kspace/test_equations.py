@@ -360,3 +360,22 @@ def test_gridding_needs_density_weights_and_spokes(make_spokes: Any) -> None:
             call()
     with pytest.raises(InputError, match="no spokes have been added"):
         NormalEquations((8, 9), 2, 3).time_average()
+
+
+def test_sums_less_a_part_are_the_sums_of_the_rest(make_spokes: Any) -> None:
+    spokes = make_spokes(40, 2, 24, 3)
+    mine = torch.arange(40) % 4 == 1
+    mine |= spokes[2] == 2  # all of a frame
+    everything, part_of_it, rest = (NormalEquations((12, 10), 3, 2) for _ in range(3))
+    everything.add(*spokes)
+    part_of_it.add(*part(spokes, mine))
+    rest.add(*part(spokes, ~mine))
+    before = state(everything)
+    found = everything.less(part_of_it)
+    same(state(found), state(rest), 1e-5, before)
+    assert float(found.adjoint[2].abs().max()) == 0
+    same(state(everything), before, 0, before)
+    with pytest.raises(ShapeError, match="the part"):
+        everything.less(NormalEquations((12, 10), 2, 2))
+    with pytest.raises(UsageError, match="'none'"):
+        everything.less(NormalEquations((12, 10), 3, 2, density="none"))

@@ -17,6 +17,7 @@ from kspace.equations import NormalEquations
 from kspace.errors import InputError, UsageError
 from kspace.gating import assign_frames
 from kspace.quality.change import ChangeJudge
+from kspace.quality.held_out import foresee
 from kspace.quality.judge import Decision, Evidence, Score, Verdict
 from kspace.quality.prediction import PredictionJudge
 from kspace.quality.stopping import FixedRule, QualityRule
@@ -28,7 +29,6 @@ from simulate.acquisition import (
     GatedEquations,
     LoopOptions,
     calibrate,
-    predict,
     scan_slice,
     scan_stack,
     turned,
@@ -280,7 +280,7 @@ def test_prediction_is_the_encoding_of_the_image(scanner: SimulatedScanner, n_fr
     image = torch.randn(n_frames, 30, 30, dtype=torch.complex64, generator=generator)
     maps = torch.randn(3, 30, 30, dtype=torch.complex64, generator=generator)
     each = Encoding(scan.positions[:, None], maps, accuracy="reference").forward(image[frame])
-    close(predict(image, maps, scan, frame), each[:, :, 0], 3e-3)
+    close(foresee(image, maps, scan, frame), each[:, :, 0], 3e-3)
 
 
 def test_turning_to_new_maps_changes_no_prediction(scanner: SimulatedScanner) -> None:
@@ -293,7 +293,7 @@ def test_turning_to_new_maps_changes_no_prediction(scanner: SimulatedScanner) ->
     old = calibrate(equations, None).maps
     new = old * torch.exp(1j * torch.rand(30, 30, generator=generator) * 6)
     result = turned(Reconstruction(image, state=(2 * image,)), old, new)
-    close(predict(result.image, new, scan, frame), predict(image, old, scan, frame), 1e-5)
+    close(foresee(result.image, new, scan, frame), foresee(image, old, scan, frame), 1e-5)
     close(result.state[0], 2 * result.image, 1e-6)
 
 

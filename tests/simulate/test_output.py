@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from kspace.biomarkers import BIOMARKERS
 from kspace.errors import InputError, UsageError
 from kspace.formats.mrd import read_scan
 from kspace.formats.nifti import read_cine
@@ -21,7 +22,6 @@ from kspace.recon.gridding import Gridding
 from kspace.scan import concatenate
 from simulate.acquisition import LoopOptions, scan_slice
 from simulate.output import (
-    BIOMARKERS,
     FILES,
     PAUSE_S,
     Interrupted,

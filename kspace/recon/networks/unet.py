@@ -17,9 +17,10 @@ class CineUNet(nn.Module):
     """Image in, image out: the middle frame of a few, corrected.
 
     What has no meaning in a gridded image is taken out before and put back after, so that the network need not learn
-    it: the scale (root mean square of the cine) and the phase (of every pixel's average over time). Hence
-    f(a x) = a f(x) for any complex a, and for any fixed map of phases; and a cine that starts at another frame gives
-    the same frames in that order, as time is a circle.
+    it: the scale (mean magnitude, weighted by the squared magnitude, so that it hardly depends on how much air lies
+    around the body and a patch of a cine is seen as the whole is) and the phase (of every pixel's average over time).
+    Hence f(a x) = a f(x) for any complex a, and for any fixed map of phases; and a cine that starts at another frame
+    gives the same frames in that order, as time is a circle.
 
     With the defaults it has 762,322 parameters. Untrained it returns what goes in.
 
@@ -71,11 +72,10 @@ class CineUNet(nn.Module):
         """
         if image.ndim < 3 or not image.is_complex():
             raise ShapeError("the image", image, "(..., frame, y, x) and complex")
-        tiny = torch.finfo(image.real.dtype).tiny
-        scale = image.abs().square().mean((-3, -2, -1), keepdim=True).clamp_min(tiny).sqrt()
+        scale = _level(image)
         phase = torch.sgn(image.mean(-3, keepdim=True))
         phase = torch.where(phase == 0, torch.ones_like(phase), phase)
-        flat = image / scale * phase.conj()
+        flat = image / scale.clamp_min(torch.finfo(scale.dtype).tiny) * phase.conj()
         half = self.neighbours // 2
         seen = torch.stack([torch.roll(flat, -k, -3) for k in range(-half, half + 1)], -3)
         # (..., frame, neighbour, y, x), each neighbour as real and imaginary part
@@ -89,6 +89,7 @@ class CineUNet(nn.Module):
         rows, columns = x.shape[-2:]
         step = 2**self.levels
         x = functional.pad(x, (0, -columns % step, 0, -rows % step), mode="replicate")
+        x = x.contiguous(memory_format=torch.channels_last)  # a third faster on a CPU
         kept = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else functional.avg_pool2d(x, 2))
@@ -98,6 +99,16 @@ class CineUNet(nn.Module):
             x = self.up[level](torch.cat((wide, kept[level]), 1))
         result: Tensor = self.out(x)
         return result[..., :rows, :columns]
+
+
+def _level(image: Tensor) -> Tensor:
+    """Return (..., 1, 1, 1), the brightness of what is bright in (..., frame, y, x) images; 0 where there is nothing."""
+    everywhere, magnitude = (-3, -2, -1), image.abs()
+    tiny = torch.finfo(magnitude.dtype).tiny
+    highest = magnitude.amax(everywhere, keepdim=True)
+    relative = magnitude / highest.clamp_min(tiny)  # cubes of what is small would vanish
+    cubes, squares = (relative.pow(n).sum(everywhere, keepdim=True) for n in (3, 2))
+    return cubes / squares.clamp_min(tiny) * highest
 
 
 def _block(before: int, after: int) -> nn.Sequential:

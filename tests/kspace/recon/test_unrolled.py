@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 import torch
 
 from kspace.errors import InputError, UsageError
+from kspace.recon.locally_low_rank import LocallyLowRank
+from kspace.recon.method import Reconstruction
 from kspace.recon.networks.temporal_prior import PriorOptions
 from kspace.recon.networks.unrolled import UnrolledNetwork, UnrolledOptions
 from kspace.recon.unrolled import Recipe, Unrolled, shipped_network
@@ -15,7 +18,7 @@ from kspace.weights.store import save_model
 
 RECIPE = Recipe(
     blocks=2, iterations=4, consistency="cg", channels=(8, 8), depth=(1, 1), start_iterations=10,
-    start_noise_factor=0.2, start_signal_factor=0.005, start_patch=8,
+    start_noise_factor=0.2, start_signal_factor=0.005, start_patch=8, warm_iterations=3,
 )  # fmt: skip
 
 
@@ -58,6 +61,35 @@ def test_it_goes_on_from_what_it_returned(folder: Path, make_case: Any) -> None:
     # Compressed sensing has come further, so that the network starts from something better.
     error = torch.linalg.vector_norm(again.image - first.image) / torch.linalg.vector_norm(first.image)
     assert 0 < float(error) < 0.2
+
+
+def test_the_fewer_spokes_are_new_the_shorter_its_start() -> None:
+    assert [RECIPE.start(new).max_iterations for new in (1.0, 0.5, 0.3, 0.1, 0.0)] == [10, 5, 3, 3, 3]
+
+
+def test_a_warm_start_costs_less_and_comes_as_far(folder: Path, make_case: Any, monkeypatch: Any) -> None:
+    done: list[int] = []
+    plain = LocallyLowRank.__call__
+
+    def counted(self: LocallyLowRank, *arguments: Any, **options: Any) -> Reconstruction:
+        found = plain(self, *arguments, **options)
+        done.append(found.iterations)
+        return found
+
+    monkeypatch.setattr(LocallyLowRank, "__call__", counted)
+    case = make_case(spokes_per_frame=20, noise_std=0.01)
+    method, some = Unrolled("small", folder), case.equations(n_spokes=50)
+    before = method(some, case.maps, noise_std=0.01)
+    assert before.spokes == 50
+    warm, cold = (method(case.equations(), case.maps, noise_std=0.01, start=start) for start in (before, None))
+    # Ten spokes of sixty are new: a sixth of the ten iterations, and no fewer than three.
+    assert done == [10, 3, 10]
+    errors = [float(torch.linalg.vector_norm(found.image - case.images)) for found in (warm, cold)]
+    assert errors[0] < 1.02 * errors[1]
+    # What says that it knows few of the spokes, or not how many, is not gone on from.
+    for spokes in (0, 30):
+        again = method(case.equations(), case.maps, noise_std=0.01, start=replace(before, spokes=spokes))
+        assert torch.equal(again.image, cold.image)
 
 
 def test_who_listens_can_stop_it(folder: Path, make_case: Any) -> None:

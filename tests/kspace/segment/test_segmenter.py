@@ -14,6 +14,7 @@ from kspace.errors import SpokewiseError, UsageError
 from kspace.scan import Cine, Geometry
 from kspace.segment.orient import Turn
 from kspace.segment.segmenter import Segmenter, flip_risk
+from kspace.segment.topology import betti_errors
 
 
 def cine(slices: int = 3, frames: int = 3, rows: int = 40, columns: int = 52, seed: int = 0) -> Cine:
@@ -39,6 +40,16 @@ def test_shapes_and_samples(segment: Segmenter) -> None:
     assert float(found.entropy.min()) >= 0
     assert float(found.entropy.max()) <= math.log(4) + 1e-5
     torch.testing.assert_close(found.position_probabilities.sum(1), torch.ones(3))
+
+
+def test_topology_is_mended_in_middle_slices(segment: Segmenter) -> None:
+    one = cine(slices=2, frames=2)
+    errors = {}
+    for topology in ("as drawn", "tidy", "refine"):
+        found = replace(segment, topology=topology)(one)  # type: ignore[arg-type]
+        assert {p.word for p in found.positions} == {"middle"}
+        errors[topology] = int(betti_errors(found.labels).sum())
+    assert errors["as drawn"] > errors["tidy"] >= errors["refine"]
 
 
 @pytest.mark.parametrize(("uncertainty", "samples"), [("augmentation", 4), ("dropout", 5)])
@@ -108,6 +119,8 @@ def test_no_networks_and_senseless_options_are_refused(tmp_path: Path) -> None:
         Segmenter(uncertainty="guess")  # type: ignore[arg-type]
     with pytest.raises(UsageError):
         Segmenter(dropouts=0)
+    with pytest.raises(UsageError):
+        Segmenter(topology="torus")  # type: ignore[arg-type]
 
 
 def test_flip_risk_is_the_entropy_among_structures() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from kspace.errors import UsageError
+from kspace.segment.inputs import normalised
 from simulate.body import BodyState
 from simulate.patient.anatomy import PatientBody
 from simulate.patient.parameters import Group
@@ -14,7 +15,6 @@ from simulate.patient.placement import short_axis_geometry
 from simulate.patient.population import draw_patient
 from simulate.signal import on_resonance_signals
 from simulate.training.dataset import FIRST_SEED, HeartOptions, SimulatedHearts, Split, patient_seed, smeared
-from kspace.segment.inputs import normalised
 from simulate.training.draw_slice import Frame, draw_slice
 from simulate.training.randomise import Randomisation
 
