@@ -95,7 +95,8 @@ def learnt(audit: Audit, folder: Path, way: str, seed: int) -> SegmentationNetwo
     torch.manual_seed(seed)
     network = SegmentationNetwork(audit.network)
     checked = audit.drawn(folder, Split.VALIDATION, Group.NORMAL, range(4))
-    task = SegmentTask(network, audit.training_files(folder, way), checked, seed=seed, name=f"{way}-{seed}")
+    files = audit.training_files(folder, way)
+    task = SegmentTask(network, files, checked, frames=2, seed=seed, name=f"{way}-{seed}")
     options = TrainingOptions(
         minutes=120, learning_rate=2e-3, weight_decay=1e-4, ema=0.99, max_steps=audit.steps,
         validate_every=audit.steps, final_share=0.01, seed=seed,

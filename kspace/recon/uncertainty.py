@@ -1,12 +1,13 @@
 """How far every pixel of a reconstruction hangs on which spokes were measured: the delete-a-group jackknife.
 
 Spokes are dealt into K groups, each group is left out once, and the images are reconstructed again, from where the full
-reconstruction ended. From their magnitudes m_k and the mean of these,
+reconstruction ended. From their magnitudes m_k and that of the full reconstruction, m,
 
-    variance = (K - 1) / K  sum_k (m_k - mean)^2
+    variance = (K - 1) / K  sum_k (m_k - m)^2
 
-(Kott, J. Official Statistics 17:521, 2001; Efron and Stein, Ann. Statist. 9:586, 1981). It sees noise, streaks and what
-is inconsistent between spokes. It does not see an error that all groups share, such as the blur of a prior.
+(Kott, J. Official Statistics 17:521, 2001; Efron and Stein, Ann. Statist. 9:586, 1981), averaged over a few pixels
+about each, as a variance from K numbers is itself uncertain. It sees noise, streaks and what is inconsistent between
+spokes. It does not see an error that all groups share, such as the blur of a prior: it is too small (docs/unrolled.md).
 
 Sums over spokes are additive: a scan that sums each group by itself has the rest by one subtraction.
 """
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from kspace.equations import NormalEquations
 from kspace.errors import ShapeError, UsageError
@@ -35,11 +37,14 @@ class Uncertainty:
     ----------
     std
         (frame, y, x) real, standard deviation of the magnitude, in the unit of the images.
+    image
+        (frame, y, x) complex, the full reconstruction.
     without
         For each group, the (frame, y, x) complex images that its spokes had no part in.
     """
 
     std: Tensor
+    image: Tensor
     without: tuple[Tensor, ...]
 
 
@@ -98,6 +103,7 @@ def jackknife(
     *,
     full: Reconstruction | None = None,
     noise_std: float | None = None,
+    about: int = 5,
 ) -> Uncertainty:
     """Return the uncertainty of a reconstruction by a method.
 
@@ -112,22 +118,29 @@ def jackknife(
     maps
         (coil, y, x) complex.
     full
-        What the method returned on all spokes, to go on from. That costs few iterations, and as they do not get all
-        the way from there the uncertainty comes out somewhat too small.
+        What the method returned on all spokes; None reconstructs it. What goes on from there costs few iterations.
     noise_std
         Standard deviation of the complex noise of one whitened sample.
+    about
+        Pixels along the square over which variances are averaged, odd; 1 for none.
 
     Raises
     ------
     UsageError
-        With fewer than two groups.
+        With fewer than two groups, or an even square.
     ShapeError
         When ``full`` does not fit the equations.
     """
     if len(groups) < 2:
         raise UsageError(f"{len(groups)} groups of spokes", expected="2 or more")
+    if about < 1 or about % 2 == 0:
+        raise UsageError(f"averages over {about} pixels", expected="an odd number of them")
     if full is not None and full.image.shape != equations.spectrum.shape[:1] + equations.matrix:
         raise ShapeError("the full reconstruction", full.image, f"({equations.n_frames}, *{equations.matrix})")
+    if full is None:
+        full = method(equations, maps, noise_std=noise_std)
     without = tuple(method(equations.less(group), maps, noise_std=noise_std, start=full).image for group in groups)
-    magnitudes = torch.stack([image.abs() for image in without])
-    return Uncertainty(magnitudes.std(0, correction=0) * (len(groups) - 1) ** 0.5, without)
+    squares = torch.stack([(image.abs() - full.image.abs()).square() for image in without])
+    variance = squares.mean(0) * (len(groups) - 1)
+    near = avg_pool2d(variance[:, None], about, stride=1, padding=about // 2, count_include_pad=False)[:, 0]
+    return Uncertainty(near.sqrt(), full.image, without)

@@ -19,6 +19,8 @@ from kspace.segment.persistence import SURE, bounding_box, topological_loss
 from kspace.segment.segmentation import Structure
 from kspace.segment.topology import PARTS, betti_errors
 
+MENDABLE = 12
+"""Betti errors of an image, at most, that are worth mending."""
 _MARGIN = 4  # pixels around the heart that may change
 
 
@@ -112,6 +114,30 @@ def refine(logits: Tensor, options: RefineOptions | None = None) -> Tensor:
     refined = logits.clone()
     refined[:, box[0], box[1]] = best
     return refined
+
+
+def refined(probabilities: Tensor, options: RefineOptions | None = None) -> Tensor:
+    """Return the labels of images of middle slices, refined where their topology is wrong by a little.
+
+    Where it is wrong by more than :data:`MENDABLE` there is no heart to be mended, and each step would take long.
+
+    Parameters
+    ----------
+    probabilities
+        (frame, 4, y, x).
+    options
+        How far.
+
+    Returns
+    -------
+    Tensor
+        (frame, y, x) uint8.
+    """
+    labels = probabilities.argmax(1).to(torch.uint8)
+    errors = betti_errors(labels)
+    for frame in torch.nonzero((errors > 0) & (errors <= MENDABLE)).flatten().tolist():
+        labels[frame] = refine(probabilities[frame].clamp_min(1e-6).log(), options).argmax(0).to(torch.uint8)
+    return labels
 
 
 def _spread(maps: Tensor, sigma: float) -> Tensor:

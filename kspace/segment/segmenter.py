@@ -18,10 +18,9 @@ from kspace.segment.network import SegmentationNetwork
 from kspace.segment.networks import members, stored_network
 from kspace.segment.orient import usual_turn
 from kspace.segment.position import ordered_positions
-from kspace.segment.refine import refine
+from kspace.segment.refine import refined
 from kspace.segment.segmentation import FOREGROUND, Segmentation, SlicePosition, Structure
 from kspace.segment.tidy import tidy
-from kspace.segment.topology import betti_errors
 from kspace.segment.window import Window
 
 Uncertainty = Literal["ensemble", "augmentation", "dropout"]
@@ -215,8 +214,7 @@ def _draw(
     position = torch.stack(place).mean(0)
     labels = mean.argmax(1).to(torch.uint8)
     if topology == "refine" and int(position.argmax()) == SlicePosition.MIDDLE:
-        for frame in torch.nonzero(betti_errors(labels)).flatten().tolist():
-            labels[frame] = refine(mean[frame].clamp_min(1e-6).log()).argmax(0).to(torch.uint8)
+        labels = refined(mean)
     alone = torch.stack(samples)
     if topology != "as drawn":
         labels, alone = tidy(labels), tidy(alone)

@@ -101,7 +101,7 @@ class SegmentTraining:
     )  # fmt: skip
     branch: NetworkTraining = field(
         default_factory=lambda: NetworkTraining(
-            1500, 1500, 200, HeartOptions(), Randomisation(artefacts=0.3), NetworkOptions(), 1.5e-3, offset=4800
+            1000, 1000, 200, HeartOptions(), Randomisation(artefacts=0.3), NetworkOptions(), 1.5e-3, offset=4800
         )
     )  # fmt: skip
     finder: NetworkTraining = field(

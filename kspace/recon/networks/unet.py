@@ -102,7 +102,7 @@ class CineUNet(nn.Module):
 
 
 def _level(image: Tensor) -> Tensor:
-    """Return (..., 1, 1, 1), the brightness of what is bright in (..., frame, y, x) images; 0 where there is nothing."""
+    """Return (..., 1, 1, 1), the brightness of what is bright in (..., frame, y, x) images; 0 for nothing."""
     everywhere, magnitude = (-3, -2, -1), image.abs()
     tiny = torch.finfo(magnitude.dtype).tiny
     highest = magnitude.amax(everywhere, keepdim=True)

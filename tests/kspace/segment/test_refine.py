@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kspace.errors import InputError, ShapeError, UsageError
-from kspace.segment.refine import RefineOptions, refine
+from kspace.segment.refine import MENDABLE, RefineOptions, refine, refined
 from kspace.segment.segmentation import Structure
 from kspace.segment.tidy import tidy
 from kspace.segment.topology import betti_errors
@@ -90,3 +90,15 @@ def test_wrong_input_is_refused() -> None:
     for wrong in ({"steps": 0}, {"step": 0.0}, {"smooth_px": float("nan")}, {"anchor": -1.0}):
         with pytest.raises(UsageError):
             RefineOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_images_are_mended_where_it_is_worth_it(heart: Tensor) -> None:
+    right, wrong = logits_of(heart).softmax(0), opened(heart).softmax(0)
+    hopeless = torch.rand(4, *heart.shape, generator=torch.Generator().manual_seed(0)).softmax(0)
+    probabilities = torch.stack([right, wrong, hopeless])
+    labels = refined(probabilities)
+    assert torch.equal(labels[0], heart)
+    assert int(betti_errors(wrong.argmax(0).to(torch.uint8))) > 0
+    assert int(betti_errors(labels[1])) == 0
+    assert int(betti_errors(labels[2])) > MENDABLE
+    assert torch.equal(labels[2], hopeless.argmax(0).to(torch.uint8))

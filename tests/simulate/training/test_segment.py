@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from kspace.errors import SpokewiseError, UsageError
+from kspace.formats.nifti import write_cine
+from kspace.scan import Cine, Geometry
 from kspace.segment.network import NetworkOptions, SegmentationNetwork
 from kspace.segment.networks import FINDER, member_name, stored_network
-from kspace.segment.segmentation import SlicePosition
-from kspace.weights.store import verify
+from kspace.segment.segmentation import Segmentation, SlicePosition
+from kspace.weights.store import read_card, verify
 from simulate.training.dataset import HeartOptions, Split
-from simulate.training.heart_bank import HeartBank, position_of, read_heart
+from simulate.training.heart_bank import HeartBank, StoredHeart, position_of, read_heart
 from simulate.training.randomise import Randomisation
 from simulate.training.segment import MODELS, WHOLE_BODY, NetworkTraining, SegmentTraining, train_segment
 from simulate.training.segment_task import SegmentTask, bent
@@ -23,7 +25,7 @@ from simulate.training.segment_task import SegmentTask, bent
 TINY = NetworkTraining(
     3, 4, 2, HeartOptions(frames=3, size=32, pixel_mm=5.0, planes=1), Randomisation(), NetworkOptions((4, 8))
 )
-TRAINING = SegmentTraining(TINY, replace(TINY, randomisation=WHOLE_BODY), members=2, validation=2, minutes=5)
+TRAINING = SegmentTraining(TINY, TINY, replace(TINY, randomisation=WHOLE_BODY), members=2, validation=2, minutes=5)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -57,6 +59,51 @@ def test_everything_is_trained_and_stored(tmp_path: Path) -> None:
     before = (tmp_path / MODELS / f"{FINDER}.safetensors").read_bytes()
     train_segment(tmp_path, TRAINING, only=FINDER)
     assert (tmp_path / MODELS / f"{FINDER}.safetensors").read_bytes() == before
+
+
+def test_branches_learn_from_cines_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cine, found = drawn_cine()
+    (tmp_path / "cines").mkdir()
+    write_cine(tmp_path / "cines" / "one.nii", cine)
+    made: list[Path | None] = []
+    read: list[str] = []
+
+    def teacher(uncertainty: str, folder: Path) -> Callable[[Cine], Segmentation]:
+        made.append(folder)
+        return lambda given: found
+
+    def spied(path: Path) -> StoredHeart:
+        read.append(path.name)
+        return read_heart(path)
+
+    monkeypatch.setattr("simulate.training.segment.Segmenter", teacher)
+    monkeypatch.setattr("simulate.training.segment_task.read_heart", spied)
+    for name in (member_name(0), member_name(1)):
+        train_segment(tmp_path, TRAINING, only=name, unlabelled=tmp_path / "cines")
+        pseudo = [path for path in read if path.startswith("pseudo-one.nii")]
+        assert bool(pseudo) == (name == member_name(1)), "the first member has no teacher"
+    assert made == [tmp_path / MODELS]
+    told = [read_card(member_name(k), tmp_path / MODELS) for k in (0, 1)]
+    assert ["3 slices of unlabelled cines" in card.training_data for card in told] == [False, True]
+    assert ["Trained on simulated hearts only." in card.limits for card in told] == [True, False]
+
+
+def drawn_cine() -> tuple[Cine, Segmentation]:
+    """Return three slices of a beating ring beside a disc, with their labels."""
+    y, x = torch.arange(48)[:, None] - 24.0, torch.arange(48) - 24.0
+    labels = torch.zeros(3, 16, 48, 48, dtype=torch.uint8)
+    for f in range(16):
+        inner = 6 - 2.0 * (0.5 - 0.5 * math.cos(2 * math.pi * f / 16))
+        outer = math.sqrt(inner**2 + 40)
+        labels[:, f][:, torch.hypot(y, x + outer) < 1.3 * inner] = 3
+        labels[:, f][:, torch.hypot(y, x) < outer] = 2
+        labels[:, f][:, torch.hypot(y, x) < inner] = 1
+    cine = Cine(labels.float(), Geometry.from_spacing((3, 48, 48), (10.0, 4.0, 4.0)))
+    places = (SlicePosition.BASE, SlicePosition.MIDDLE, SlicePosition.APEX)
+    nothing = torch.zeros(labels.shape)
+    return cine, Segmentation(
+        labels, cine.geometry, places, torch.eye(4)[1:], labels[None], nothing, nothing[..., 0, 0].clone()
+    )
 
 
 def test_there_is_no_such_network(tmp_path: Path) -> None:
