@@ -30,6 +30,7 @@ app = typer.Typer(
     help="Radial cine MR: a scanner that stops when the images are good enough, and reconstruction of its spokes.",
 )
 _state = {"debug": False}
+_LATER = "the images were not segmented; spokewise segment does it"
 
 _SCANNER = "Simulated scanner"
 SourceArgument = Annotated[
@@ -95,7 +96,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Delays = Annotated[
     str, typer.Option(help="Gradient delays to correct: auto (found from the spokes), off, or dx,dy,dxy in samples.")
 ]
-MethodName = Annotated[str, typer.Option(help="unrolled (learnt), cs, llr, l+s, cg-sense or gridding.")]
+MethodName = Annotated[str, typer.Option(help="unrolled or unet (learnt), cs, llr, l+s, cg-sense or gridding.")]
 
 
 def _version(wanted: bool) -> None:
@@ -131,7 +132,7 @@ def scan(
         float, typer.Option(help="Good enough when new spokes are foreseen to this.")
     ] = 0.1,
     max_change: Annotated[float, typer.Option(help="Good enough when the image changes by less in a step.")] = 0.05,
-    method: MethodName = "cs",
+    method: MethodName = "unrolled",
     delays: Delays = "auto",
     frames: Frames = None,
     slices: Slices = None,
@@ -149,6 +150,9 @@ def scan(
     gradient_delays: GradientDelays = None,
     series: Series = None,
     device: Device = "auto",
+    segmented: Annotated[
+        bool, typer.Option("--segment/--no-segment", help="Measure the heart in the images at the end.")
+    ] = True,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -160,6 +164,7 @@ def scan(
     from kspace.quality.prediction import PredictionJudge
     from kspace.quality.stopping import FixedRule, QualityRule
     from kspace.recon.methods import make_method, weights_of
+    from kspace.segment.segmenter import Segmenter
     from simulate.acquisition import LoopOptions
     from simulate.output import FILES, require_other
     from simulate.progress import ScanProgress
@@ -241,6 +246,7 @@ def scan(
                 },
                 seed=seed,
                 overwrite=overwrite,
+                segment=Segmenter() if segmented else None,
                 on_spokes=progress.spokes,
                 on_step=progress.step,
                 on_slice=progress.slice,
@@ -255,10 +261,13 @@ def scan(
         typer.echo(json.dumps({**result.summary, "out": str(out), "report": str(out / "report.html")}))
         return
     from simulate.report import verdict
+    from simulate.segment_text import biomarker_line
 
     for record in result.record.slices:
         typer.echo(f"slice {record.index:>3}  {record.seconds:5.1f} s of {max_seconds:g}  {record.reason}")
     typer.echo(" ".join(verdict(result.record)))
+    if not isinstance(result.record.heart, str):
+        typer.echo(biomarker_line(result.record.heart.biomarkers))
     typer.echo(f"Report: {out / 'report.html'}")
 
 
@@ -296,8 +305,9 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Write the spokes that a scanner would have measured of a virtual patient or a cine, and the truth beside them."""
-    from simulate.output import missing_biomarkers, require_other
+    from simulate.output import require_other
     from simulate.run import choose_device, choose_slices, open_spokes, phantom_seed, write_cohort
+    from simulate.scan_heart import biomarker_record
     from simulate.to_file import files_beside, simulate_to_file
 
     if choose_device(device).type == "cuda" and device == "cuda":
@@ -325,7 +335,11 @@ def simulate(
         )
     except KeyboardInterrupt as stop:
         raise _interrupted(stop) from None
-    _answer({**answer, **missing_biomarkers()}, as_json, f"Spokes: {answer['raw']}\nTruth: {answer['truth']}")
+    _answer(
+        {**answer, **biomarker_record(_LATER)},
+        as_json,
+        f"Spokes: {answer['raw']}\nTruth: {answer['truth']}",
+    )
 
 
 @app.command()
@@ -335,7 +349,7 @@ def recon(
         Path | None,
         typer.Option(help="The cine to write, .nii or .nii.gz (default: RAW.METHOD.nii.gz, in this folder)."),
     ] = None,
-    method: MethodName = "cs",
+    method: MethodName = "unrolled",
     delays: Delays = "auto",
     frames: Frames = None,
     l2: Annotated[float | None, typer.Option(help="cg-sense: Tikhonov weight relative to the data.")] = None,
@@ -352,8 +366,8 @@ def recon(
 ) -> None:
     """Reconstruct all slices of a radial ISMRMRD file into a NIfTI cine of magnitudes."""
     from kspace.delays import parse_delays
-    from simulate.output import missing_biomarkers
     from simulate.run import choose_device, make_tuned_method, reconstruct_file
+    from simulate.scan_heart import biomarker_record
 
     where = choose_device(device)
     tuned = make_tuned_method(
@@ -373,7 +387,11 @@ def recon(
     )
     zero = answer["slices_zero_in_recon"]
     note = f"\nWithout spokes, and zero: slices {', '.join(map(str, zero))}" if zero else ""
-    _answer({**answer, "device": str(where), **missing_biomarkers()}, as_json, f"Cine: {answer['cine']}{note}")
+    _answer(
+        {**answer, "device": str(where), **biomarker_record(_LATER)},
+        as_json,
+        f"Cine: {answer['cine']}{note}",
+    )
 
 
 @app.command()
@@ -450,18 +468,34 @@ def bench(
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="recon: the unrolled reconstruction network.")],
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="recon (the unrolled network), unet (the baseline) or segment.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of all that it makes; a training in it is gone on from.")],
     minutes: Annotated[float, typer.Option(help="Time for it, beside the drawing of the first patients.")] = 120.0,
-    patients: Annotated[int, typer.Option(help="Virtual patients to learn from; 150 MB each.", min=1)] = 100,
+    patients: Annotated[
+        int | None,
+        typer.Option(
+            help="Virtual patients to learn from. (default: 100 of 150 MB each; segment: as many of 0.6 MB as there is "
+            "time for)",
+            min=1,
+        ),
+    ] = None,
+    scans: Annotated[
+        Path | None, typer.Option(help="segment: folder of scans that recon has drawn, to learn from what they show.")
+    ] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="segment: folder of cines without labels, to learn from those that look right.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of weights and order.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="A tiny network and few steps, to see that it works.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train a network on virtual patients, which are drawn as it goes."""
-    from simulate.training.command import train_command
+    from simulate.training.command import TrainOptions, train_command
 
-    record = train_command(task, out, _say, minutes=minutes, patients=patients, seed=seed, quick=quick)
+    options = TrainOptions(minutes, patients, seed, scans, unlabelled, quick=quick)
+    record = train_command(task, out, _say, options)
     _answer(record, as_json, f"Model: {record['model']} ({record['reason']}, validation {record['validation']:.4f})")
 
 

@@ -3,6 +3,7 @@
 ===================  ==================================================================================================
 ``raw.h5``           every spoke as it was measured, slice after slice on one clock, as ISMRMRD
 ``recon.nii.gz``     magnitudes of the finished slices on the reconstruction grid; unfinished slices are zero
+``labels.nii.gz``     LV cavity 1, myocardium 2, RV cavity 3 on the same grid, where the scan is segmented
 ``truth.nii.gz``     what a perfect scan would have shown, where anybody knows it
 ``scan.json``        options, versions, seed, timings and results
 ``decisions.csv``    one row per step, those of an unfinished slice too
@@ -30,17 +31,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kspace.biomarkers import BIOMARKERS
 from kspace.errors import InputError, UsageError
 from kspace.formats.files import atomic_json, atomic_text
 from kspace.formats.mrd import ScanWriter
-from kspace.formats.nifti import write_cine
+from kspace.formats.nifti import write_cine, write_labels
 from kspace.scan import Cine, Geometry, RadialScan
 from simulate.record import ScanRecord, SliceRecord, StepRecord
 from simulate.report import write_report
+from simulate.scan_heart import CineSegmenter, ScanHeart, biomarker_record, find_scan_heart
 from simulate.source import SpokeSource
 
-FILES = ("raw.h5", "recon.nii.gz", "truth.nii.gz", "scan.json", "decisions.csv", "report.html")
+FILES = ("raw.h5", "recon.nii.gz", "labels.nii.gz", "truth.nii.gz", "scan.json", "decisions.csv", "report.html")
 """The names of a scan folder; nothing else in it is ever replaced."""
 
 PAUSE_S = 5.0
@@ -48,16 +49,6 @@ PAUSE_S = 5.0
 
 SPACE_BYTES = 64_000_000
 """Kept free on the disk for images and report."""
-
-NO_SEGMENTATION = "no segmentation in this version"
-
-
-def missing_biomarkers() -> dict[str, dict[str, Any]]:
-    """Return ``biomarkers``, all null, and ``biomarkers_missing`` with the reason for each."""
-    return {
-        "biomarkers": dict.fromkeys(BIOMARKERS),
-        "biomarkers_missing": dict.fromkeys(BIOMARKERS, NO_SEGMENTATION),
-    }
 
 
 def versions() -> dict[str, str]:
@@ -190,6 +181,8 @@ class ScanFolder:
         Repetition time for the header of the raw data; None where it is not known.
     overwrite
         Whether a folder that holds something may be used; only :data:`FILES` are replaced.
+    segment
+        Segments the finished slices at the end; None leaves the heart unmeasured.
 
     Raises
     ------
@@ -207,8 +200,11 @@ class ScanFolder:
         seed: int = 0,
         tr_s: float | None = None,
         overwrite: bool = False,
+        segment: CineSegmenter | None = None,
     ) -> None:
         self.path = path
+        self._segment = segment
+        self._heart: ScanHeart | str = "the scan was not segmented"
         self._source, self._slices = source, tuple(slices)
         self._options, self._seed = dict(options), seed
         self._started, self._clock = datetime.now(UTC), time.perf_counter()
@@ -253,6 +249,13 @@ class ScanFolder:
             self._raw.close()
         else:
             self._raw.discard()
+        if self._segment is not None and self._records:
+            self._heart = find_scan_heart(
+                self._stack(lambda r: r.image), [r.index for r in self._records], self._segment
+            )
+        if isinstance(self._heart, ScanHeart):
+            labels = self._heart.labels(self._source.geometry.shape[0])
+            write_labels(self.path / "labels.nii.gz", labels, self._source.geometry, self._source.rr_s)
         record = self.record(interrupted=interrupted)
         self._write_images("recon.nii.gz", lambda r: r.image)
         self._write_images("truth.nii.gz", lambda r: r.truth)
@@ -283,6 +286,7 @@ class ScanFolder:
             slices=tuple(self._records),
             interrupted=interrupted and len(self._records) < len(self._slices),
             wall_s=time.perf_counter() - self._clock,
+            heart=self._heart,
         )
 
     def summary(self, record: ScanRecord, error: str = "") -> dict[str, Any]:
@@ -306,7 +310,7 @@ class ScanFolder:
                 "spacing_mm": list(record.geometry.spacing_mm),
                 "rr_s": record.rr_s,
             },
-            **missing_biomarkers(),
+            **biomarker_record(record.heart),
             "options": record.options,
             "seed": self._seed,
             "versions": record.versions,
@@ -324,10 +328,12 @@ class ScanFolder:
         atomic_json(self.path / "scan.json", self.summary(record, error))
 
     def _write_images(self, name: str, pick: Callable[[SliceRecord], Tensor | None]) -> None:
+        if any(pick(r) is not None for r in self._records):
+            write_cine(self.path / name, self._stack(pick))
+
+    def _stack(self, pick: Callable[[SliceRecord], Tensor | None]) -> Cine:
         images = {r.index: image for r in self._records if (image := pick(r)) is not None}
-        if images:
-            cine = stack_of(images, self._source.geometry, self._source.rr_s, self._source.description)
-            write_cine(self.path / name, cine)
+        return stack_of(images, self._source.geometry, self._source.rr_s, self._source.description)
 
     def _remove_created(self) -> None:
         for folder in reversed(self._created):

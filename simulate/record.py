@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kspace.quality.judge import Score
 from kspace.scan import Geometry
+from simulate.scan_heart import ScanHeart
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ class ScanRecord:
         Whether the run was broken off before all slices were done.
     wall_s
         Wall-clock seconds of the run so far.
+    heart
+        What the finished slices show of it, or why nobody looked.
     """
 
     source: str
@@ -125,6 +128,7 @@ class ScanRecord:
     slices: tuple[SliceRecord, ...]
     interrupted: bool = False
     wall_s: float = 0.0
+    heart: ScanHeart | str = "nobody looked"
 
     @property
     def seconds(self) -> float:

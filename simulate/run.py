@@ -30,6 +30,7 @@ from simulate.body_scanner import BodyScanner
 from simulate.output import Interrupted, ScanFolder, require_free, stack_of
 from simulate.patient.cohort import draw_cohort, write_cohort_table
 from simulate.record import ScanRecord, SliceRecord
+from simulate.scan_heart import CineSegmenter
 from simulate.scanner import ScannerOptions, SimulatedScanner
 from simulate.source import Replay, SpokeSource
 from simulate.subject import SubjectOptions, scan_patient
@@ -267,6 +268,7 @@ def run_scan(
     record_options: Mapping[str, object],
     seed: int = 0,
     overwrite: bool = False,
+    segment: CineSegmenter | None = None,
     on_spokes: OnSpokes | None = None,
     on_step: OnStep | None = None,
     on_slice: Callable[[SliceRecord], None] | None = None,
@@ -282,6 +284,8 @@ def run_scan(
         The folder, see :class:`~simulate.output.ScanFolder`.
     record_options, seed
         For the record.
+    segment
+        Segments what was finished; None does not.
     on_spokes, on_step, on_slice, on_delays
         Hear of every batch of spokes, of every decision, of every slice, once it is safe, and of its gradient delays.
 
@@ -293,7 +297,9 @@ def run_scan(
         When a slice cannot be scanned. Finished slices are kept; without any, nothing is left behind.
     """
     tr_s = source.options.tr_s if isinstance(source, SimulatedScanner | BodyScanner) else _tr_s(source)
-    folder = ScanFolder(out, source, slices=slices, options=record_options, seed=seed, tr_s=tr_s, overwrite=overwrite)
+    folder = ScanFolder(
+        out, source, slices=slices, options=record_options, seed=seed, tr_s=tr_s, overwrite=overwrite, segment=segment
+    )
     finished = 0
 
     def spokes(index: int, batch: RadialScan) -> None:

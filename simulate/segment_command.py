@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,17 +29,10 @@ from kspace.segment.segmentation import FOREGROUND, Segmentation, SlicePosition
 from kspace.volume_curves import volume_curves
 from simulate.output import plain, require_free, require_other, versions
 from simulate.run import parse_slices
+from simulate.scan_heart import CineSegmenter
 from simulate.segment_movie import movie_suffix, write_movie
 from simulate.segment_plot import plot_curves
 from simulate.segment_text import biomarker_line
-
-
-class CineSegmenter(Protocol):
-    """What segments; :class:`kspace.segment.segmenter.Segmenter` is one."""
-
-    def __call__(self, cine: Cine, *, on_slice: Any = None) -> Segmentation:
-        """Return the labels of a cine on its own grid; ``on_slice`` hears of slices done and of all."""
-        ...
 
 
 @dataclass(frozen=True)

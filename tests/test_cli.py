@@ -33,7 +33,9 @@ from kspace.trajectory import cartesian_positions, golden_angles, radial_positio
 
 ROOT = Path(__file__).resolve().parents[1]
 HEARTS = ROOT.parent / "shared" / "data"
-QUICK = ["--coils", "2", "--frames", "3", "--method", "gridding", "--max-seconds", "0.6", "--step", "0.3"]
+QUICK = [
+    "--coils", "2", "--frames", "3", "--method", "gridding", "--max-seconds", "0.6", "--step", "0.3", "--no-segment",
+]  # fmt: skip
 FOLDER = ["decisions.csv", "raw.h5", "recon.nii.gz", "report.html", "scan.json", "truth.nii.gz"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +12,68 @@ from kspace.errors import SpokewiseError, UsageError
 from kspace.recon.networks.temporal_prior import PriorOptions
 from kspace.recon.networks.unrolled import UnrolledOptions
 from kspace.recon.unet import UNetRecipe
+from kspace.segment.network import NetworkOptions
 from kspace.weights.store import read_card, verify
+from simulate.training.bank import Bank
+from simulate.training.dataset import HeartOptions
 from simulate.training.post_processor import UNetTraining, train_unet
+from simulate.training.randomise import Randomisation
 from simulate.training.recon import MODEL, ReconTraining, train_recon
 from simulate.training.scans import ProtocolRange
+from simulate.training.segment import MODELS, WHOLE_BODY, NetworkTraining, SegmentTraining, train_segment
 from simulate.training.trainer import TrainingStatus
 
-TASKS = ("recon", "unet")
+TASKS = ("recon", "unet", "segment")
+_SCANS = 100  # drawn for recon and unet, unless told
 _LINE_S = 15.0
 _TINY_SCANS = ProtocolRange(
     matrix=(32, 32), n_coils=(3, 3), n_frames=(4, 4), seconds=((0.4, 0.5), (0.5, 0.6), (0.6, 0.7))
 )
 
 
-def train_command(
-    task: str, out: Path, say: Callable[[str], None], *, minutes: float, patients: int, seed: int, quick: bool
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the user asked for.
+
+    Parameters
+    ----------
+    minutes
+        For all of it.
+    patients
+        To learn from; None is what the task takes.
+    seed
+        Of weights and order.
+    scans, unlabelled
+        For ``segment``: a bank of scans and a folder of cines, see :func:`simulate.training.segment.train_segment`.
+    quick
+        A tiny training that shows that all works.
+    """
+
+    minutes: float = 120.0
+    patients: int | None = None
+    seed: int = 0
+    scans: Path | None = None
+    unlabelled: Path | None = None
+    quick: bool = False
+
+
+def train_command(task: str, out: Path, say: Callable[[str], None], options: TrainOptions) -> dict[str, Any]:
     """Train and return what a machine wants to know of it.
 
     Raises
     ------
     UsageError
-        When there is no such task.
+        When there is no such task, or an option is not for it.
     """
     if task not in TASKS:
         raise UsageError(f"there is no training {task!r}", expected=", ".join(TASKS))
+    for name in ("scans", "unlabelled"):
+        folder = getattr(options, name)
+        if folder is not None and task != "segment":
+            raise UsageError(f"--{name} is not for {task}", expected="it with segment")
+        if folder is not None and not folder.is_dir():
+            raise UsageError(f"there is no folder {folder}", expected=f"one for --{name}")
+    minutes, patients, seed, quick = options.minutes, options.patients, options.seed, options.quick
     heard = [0.0]
 
     def on_step(status: TrainingStatus) -> None:
@@ -49,14 +87,18 @@ def train_command(
         heard[0] = now
 
     if task == "unet":
-        unet = tiny_unet(seed) if quick else UNetTraining(minutes=minutes, patients=patients, seed=seed)
+        unet = tiny_unet(seed) if quick else UNetTraining(minutes=minutes, patients=patients or _SCANS, seed=seed)
         result = train_unet(out, unet, on_part=say, on_step=on_step)
+    elif task == "segment":
+        hearts = tiny_segment(seed) if quick else SegmentTraining.within(minutes, patients=patients, seed=seed)
+        scans = None if options.scans is None else Bank(options.scans)
+        result = train_segment(out, hearts, scans=scans, unlabelled=options.unlabelled, on_part=say, on_step=on_step)
     else:
-        recon = tiny(seed) if quick else ReconTraining.within(minutes, patients=patients, seed=seed)
+        recon = tiny(seed) if quick else ReconTraining.within(minutes, patients=patients or _SCANS, seed=seed)
         result = train_recon(out, recon, on_part=say, on_step=on_step)
     return {
-        "task": task, "model": str(out / MODEL), "reason": result.reason, "steps": result.steps,
-        "seconds": result.seconds, "validation": result.best, "note": result.note,
+        "task": task, "model": str(out / (MODELS if task == "segment" else MODEL)), "reason": result.reason,
+        "steps": result.steps, "seconds": result.seconds, "validation": result.best, "note": result.note,
     }  # fmt: skip
 
 
@@ -75,6 +117,16 @@ def tiny_unet(seed: int) -> UNetTraining:
     return UNetTraining(
         minutes=10, patients=1, validation_patients=1, network=network, steps=4, warmup_steps=1, patch=32, seed=seed,
         limits=_TINY_SCANS,
+    )  # fmt: skip
+
+
+def tiny_segment(seed: int) -> SegmentTraining:
+    """Return the like of :func:`tiny` for segmentation."""
+    small = HeartOptions(frames=3, size=32, pixel_mm=5.0, planes=1)
+    part = NetworkTraining(3, 4, 2, small, Randomisation(), NetworkOptions((4, 8)))
+    return SegmentTraining(
+        part, replace(part, offset=4), replace(part, randomisation=WHOLE_BODY), members=2, validation=2, minutes=10,
+        seed=seed,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from kspace.recon.unrolled import SHIPPED, Unrolled
 from kspace.weights.store import FOLDER
 from simulate.patient.parameters import Group
 from simulate.training.bank import Bank, read_scan, write_scan
-from simulate.training.command import models_command, tiny, train_command
+from simulate.training.command import TrainOptions, models_command, tiny, train_command
 from simulate.training.dataset import Split, patient_seed
 from simulate.training.recon import MODEL, ReconTraining, train_recon
 from simulate.training.recon_task import Supply, UNetTask
@@ -121,7 +121,7 @@ def test_a_bank_goes_on_where_it_ended(tmp_path: Path) -> None:
 
 def test_a_tiny_training_draws_its_patients_and_leaves_a_model(scans: list[TrainingScan], tmp_path: Path) -> None:
     parts: list[str] = []
-    record = train_command("recon", tmp_path, parts.append, minutes=1, patients=1, seed=0, quick=True)
+    record = train_command("recon", tmp_path, parts.append, TrainOptions(1, 1, quick=True))
     assert record["reason"] == "steps"
     steps = [part for part in parts if not part.startswith(" ")]
     assert steps == ["prior-0", "regularisation-0", "what block 1 is given", "prior-1", "regularisation-1", "joint"]
@@ -148,14 +148,14 @@ def test_a_tiny_training_draws_its_patients_and_leaves_a_model(scans: list[Train
 
 def test_a_tiny_training_of_the_post_processor_leaves_a_model_of_it(scans: list[TrainingScan], tmp_path: Path) -> None:
     parts: list[str] = []
-    record = train_command("unet", tmp_path, parts.append, minutes=1, patients=1, seed=0, quick=True)
+    record = train_command("unet", tmp_path, parts.append, TrainOptions(1, 1, quick=True))
     assert (record["reason"], record["steps"]) == ("steps", 4)
     assert parts[0] == "unet"
     weights = (tmp_path / MODEL / f"{SHIPPED_UNET}.safetensors").read_bytes()
     found = UNet(folder=tmp_path / MODEL)(scans[0].equations, scans[0].maps)
     gridded = Gridding()(scans[0].equations, scans[0].maps)
     assert 0 < float(nrmse(found.image, gridded.image)) < 0.1
-    train_command("unet", tmp_path, parts.append, minutes=1, patients=1, seed=0, quick=True)
+    train_command("unet", tmp_path, parts.append, TrainOptions(1, 1, quick=True))
     assert (tmp_path / MODEL / f"{SHIPPED_UNET}.safetensors").read_bytes() == weights
 
 
@@ -195,7 +195,7 @@ def test_more_time_is_more_steps() -> None:
     short, long = (ReconTraining.within(minutes, patients=20, seed=1) for minutes in (30.0, 240.0))
     assert short.prior_steps * 8 == long.prior_steps
     with pytest.raises(UsageError, match="no training"):
-        train_command("telepathy", Path(), print, minutes=1, patients=1, seed=0, quick=True)
+        train_command("telepathy", Path(), print, TrainOptions(1, 1, quick=True))
     for wrong in ({"minutes": 0.0}, {"patients": 0}):
         with pytest.raises(UsageError):
             ReconTraining(**wrong)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from kspace.segment.network import NetworkOptions, SegmentationNetwork
 from kspace.segment.networks import FINDER, member_name, stored_network
 from kspace.segment.segmentation import Segmentation, SlicePosition
 from kspace.weights.store import read_card, verify
+from simulate.training.command import TrainOptions, train_command
 from simulate.training.dataset import HeartOptions, Split
 from simulate.training.heart_bank import HeartBank, StoredHeart, position_of, read_heart
 from simulate.training.randomise import Randomisation
@@ -180,3 +181,20 @@ def test_senseless_trainings_are_refused(tmp_path: Path) -> None:
 
 def _gone(path: Path) -> None:
     raise SpokewiseError(f"{path.name} is not there")
+
+
+def test_the_command_trains_and_refuses(tmp_path: Path) -> None:
+    record = train_command("segment", tmp_path / "out", lambda line: None, TrainOptions(quick=True))
+    assert record["steps"] == 3
+    assert {v.name for v in verify(Path(record["model"]))} == {FINDER, member_name(0), member_name(1)}
+    with pytest.raises(UsageError, match="not for recon"):
+        train_command("recon", tmp_path, lambda line: None, TrainOptions(scans=tmp_path))
+    with pytest.raises(UsageError, match="no folder"):
+        train_command("segment", tmp_path, lambda line: None, TrainOptions(scans=tmp_path / "none"))
+
+
+def test_steps_follow_the_time() -> None:
+    usual, short = SegmentTraining(), SegmentTraining.within(11, seed=3)
+    assert short.contours.steps == round(0.1 * usual.contours.steps)
+    assert short.branch.offset >= short.contours.hearts
+    assert SegmentTraining.within(110, patients=50).contours.hearts == 50
