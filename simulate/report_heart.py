@@ -38,10 +38,13 @@ def heart_section(heart: ScanHeart | str) -> str:
         f'<p class="note">{escape(text[0].upper() + text[1:])}.</p>' for text in heart.biomarkers.warnings
     )
     head = '<tr><th scope="col"></th><th scope="col">value</th><th scope="col">networks disagree within</th></tr>'
+    table = f'<table class="numbers"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+    reasons = set(heart.biomarkers.missing().values())
+    if len(reasons) == 1 and len(heart.biomarkers.missing()) == len(BIOMARKERS):
+        table = f'<p class="note">No volumes, and nothing that follows from them: {escape(reasons.pop())}.</p>'
     return (
         f'<p><img class="heart" alt="Contours of the segmented slices through one beat" src="{_movie(heart)}"></p>'
-        f'<div class="volumes">{_volumes(heart)}</div>'
-        f'<table class="numbers"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>{warnings}'
+        f'<div class="volumes">{_volumes(heart)}</div>{table}{warnings}'
     )
 
 

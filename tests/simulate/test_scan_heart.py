@@ -49,3 +49,4 @@ def test_one_slice_has_areas_and_no_volumes(
     heart = find_scan_heart(make_cine(), slices, lambda cine, on_slice=None: segment_cine(cine))
     assert isinstance(heart, ScanHeart)
     assert "no volumes" in biomarker_record(heart)["biomarkers_missing"]["lv_edv_ml"]
+    assert heart_section(heart).count("one slice has areas") == 1
