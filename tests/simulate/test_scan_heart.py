@@ -16,7 +16,7 @@ from simulate.scan_heart import ScanHeart, biomarker_record, find_scan_heart
 def test_finished_slices_are_measured(
     make_cine: Callable[..., Cine], segment_cine: Callable[..., Segmentation]
 ) -> None:
-    stack = make_cine()
+    stack = make_cine(slices=3)
     every = range(stack.n_slices)
     heart = find_scan_heart(stack, every, lambda cine, on_slice=None: segment_cine(cine))
     assert isinstance(heart, ScanHeart)
