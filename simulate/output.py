@@ -249,7 +249,9 @@ class ScanFolder:
             self._raw.close()
         else:
             self._raw.discard()
-        if self._segment is not None and self._records:
+        if interrupted:
+            self._heart = "the scan was interrupted"  # who broke off does not want to wait
+        elif self._segment is not None and self._records:
             self._heart = find_scan_heart(
                 self._stack(lambda r: r.image), [r.index for r in self._records], self._segment
             )

@@ -246,13 +246,13 @@ def test_a_folder_that_holds_something_is_refused_unless_it_may_be_replaced(
     out = tmp_path / "d"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
-    (out / "labels.nii.gz").write_text("also mine")
+    (out / "also.txt").write_text("also mine")
     (out / "truth.nii.gz").write_text("old")
     with pytest.raises(InputError, match=r"not empty.*--overwrite"):
         scan(source, out, slices=[0])
-    assert names(out) == ["labels.nii.gz", "mine.txt", "truth.nii.gz"]
+    assert names(out) == ["also.txt", "mine.txt", "truth.nii.gz"]
     scan(source, out, slices=[0], overwrite=True)
-    assert names(out) == sorted([*NAMES, "labels.nii.gz", "mine.txt"])
+    assert names(out) == sorted([*NAMES, "also.txt", "mine.txt"])
     assert (out / "mine.txt").read_text() == "mine"
     assert nib.load(out / "truth.nii.gz").shape == (21, 18, 3, 3)
 
