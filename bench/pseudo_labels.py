@@ -25,8 +25,8 @@ from kspace.segment.scores import NAMES, dice
 from kspace.segment.segmentation import FOREGROUND
 from kspace.segment.segmenter import Segmenter
 from kspace.volume_curves import VolumeCurves, volume_curves
+from simulate.scan_heart import CineSegmenter
 from simulate.training.dataset import Split
-from simulate.training.pseudo_labels import CineSegmenter
 
 
 def checked(stack: Stack, segment: CineSegmenter) -> dict[str, Any]:

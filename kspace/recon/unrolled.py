@@ -61,8 +61,8 @@ class Recipe(BaseModel):
         ----------
         new
             Share of the spokes that the images which it goes on from do not know; 1 where it begins from nothing. So
-            large a share of the iterations is done. More are worse: they bring it further than what the network learnt
-            from (docs/unrolled.md).
+            large a share of the iterations is done. In the two patients that were tried, more were worse
+            (docs/unrolled.md).
         """
         iterations = max(self.warm_iterations, round(new * self.start_iterations))
         return LocallyLowRank(

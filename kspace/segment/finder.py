@@ -1,7 +1,8 @@
 """Find the heart in a stack of slices before its contours are drawn.
 
-Noise that a scanner's correction of coil shading has amplified changes from frame to frame as a heart does, and a network
-can take it for one. But noise is white in time and a heart is not: what beats has its power in the first harmonics.
+Noise that a scanner's correction of coil shading has amplified changes from frame to frame as a heart does, and a
+network can take it for one. But noise is white in time and a heart is not: what beats has its power in the first
+harmonics.
 """
 
 from __future__ import annotations

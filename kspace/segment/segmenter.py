@@ -111,7 +111,7 @@ class Segmenter:
         Segmentation
             On the cine's own grid, on its device. Without a heart all labels are background.
         """
-        ways = list(self._ways())
+        ways = list(self._ways(cine.images.device))
         turn = usual_turn(cine.geometry)
         _, dy, dx = cine.geometry.spacing_mm
         spacing = (dx, dy) if turn.swapped else (dy, dx)
@@ -142,9 +142,9 @@ class Segmenter:
             torch.stack(samples, dim=1), torch.stack(entropy), torch.stack(risk),
         )  # fmt: skip
 
-    def _ways(self) -> Iterator[_Way]:
+    def _ways(self, device: torch.device) -> Iterator[_Way]:
         """Yield the ways of looking at a slice, one for each sample."""
-        loaded = [stored_network(name, self.folder) for name in self.weights]
+        loaded = [stored_network(name, self.folder, device) for name in self.weights]
         if self.uncertainty == "ensemble":
             for network, view in loaded:
                 yield _Way(network, view.size, view.pixel_mm)

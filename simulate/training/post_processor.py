@@ -10,14 +10,13 @@ import torch
 from kspace.errors import UsageError
 from kspace.recon.networks.unet import CineUNet
 from kspace.recon.unet import SHIPPED_UNET, UNetRecipe
-from kspace.weights.card import ModelCard
 from kspace.weights.store import save_model
 from simulate.training.bank import Bank
 from simulate.training.checkpoint import load_tensors
 from simulate.training.dataset import Split
 from simulate.training.filler import Filler
 from simulate.training.options import TrainingOptions
-from simulate.training.recon import MODEL, OnPart
+from simulate.training.recon import MODEL, OnPart, scan_card
 from simulate.training.recon_task import Supply, UNetTask
 from simulate.training.scans import ProtocolRange
 from simulate.training.stage import Stage, fill
@@ -121,20 +120,17 @@ def train_unet(
         result = train(task, options, out / "unet", on_step=on_step)
     if result.weights is not None:
         network.load_state_dict(load_tensors(result.weights)[0])
-        card = ModelCard(
+        card = scan_card(
+            patients=training.patients,
+            validation_patients=training.validation_patients,
+            times=len(training.limits.seconds),
+            minutes=training.minutes,
+            seed=training.seed,
             name=SHIPPED_UNET,
-            task="recon",
             description="U-Net that cleans gridded golden-angle radial cines; nothing holds it to the data.",
             architecture="CineUNet",
             options=recipe.model_dump(mode="json"),
-            training_data=(
-                f"{training.patients} virtual patients, one slice each at {per_patient} times, all synthetic; chosen "
-                f"on {training.validation_patients} others. Protocols as simulate.training.scans draws them."
-            ),
-            seed=training.seed,
             commit=commit,
-            cost=f"at most {training.minutes:g} minutes on a CPU",
-            figures={},
             limits=["Trained on simulated hearts only.", "It can invent what was not measured."],
         )
         (out / MODEL).mkdir(exist_ok=True)

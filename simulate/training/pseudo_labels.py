@@ -7,7 +7,7 @@ segmented, what is physiologically implausible is left out, and another network 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
@@ -23,12 +23,10 @@ from kspace.segment.orient import usual_turn
 from kspace.segment.segmentation import Segmentation
 from kspace.segment.window import Window
 from kspace.volume_curves import volume_curves
+from simulate.scan_heart import CineSegmenter
 from simulate.training.dataset import HeartOptions
 from simulate.training.heart_bank import StoredHeart, write_heart
 from simulate.training.scanned_hearts import OFF_MM, seen_through
-
-CineSegmenter = Callable[[Cine], Segmentation]
-"""What draws the labels; :class:`kspace.segment.segmenter.Segmenter` is one."""
 
 
 def pseudo_hearts(cine: Cine, found: Segmentation, options: HeartOptions, seed: int = 0) -> Iterator[StoredHeart]:

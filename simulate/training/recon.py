@@ -224,21 +224,35 @@ def _write(network: UnrolledNetwork, blocks: int, training: ReconTraining, out: 
     some = UnrolledNetwork(recipe.options)
     kept = some.state_dict().keys()
     some.load_state_dict({name: value for name, value in network.state_dict().items() if name in kept})
-    card = ModelCard(
+    card = scan_card(
+        patients=training.patients,
+        validation_patients=training.validation_patients,
+        times=len(training.limits.seconds),
+        minutes=training.minutes,
+        seed=training.seed,
         name=SHIPPED,
-        task="recon",
         description="Unrolled network for golden-angle radial cine: learnt 2D+t priors and data consistency in turn.",
         architecture="UnrolledNetwork",
         options=recipe.model_dump(mode="json"),
-        training_data=(
-            f"{training.patients} virtual patients, one slice each at three times from 0.8 to 12 s, all synthetic; "
-            f"chosen on {training.validation_patients} others. Protocols as simulate.training.scans draws them."
-        ),
-        seed=training.seed,
         commit=commit,
-        cost=f"at most {training.minutes:g} minutes on a CPU",
-        figures={},
         limits=["Trained on simulated hearts only."],
     )
     (out / MODEL).mkdir(exist_ok=True)
     save_model(some, card, out / MODEL, dtype=torch.float16)
+
+
+def scan_card(
+    *, patients: int, validation_patients: int, times: int, minutes: float, seed: int, **facts: Any
+) -> ModelCard:
+    """Return the card of a network that learnt from the bank of scans; ``facts`` are the fields that are its own."""
+    return ModelCard(
+        task="recon",
+        training_data=(
+            f"{patients} virtual patients, one slice each at {times} times, all synthetic; chosen on "
+            f"{validation_patients} others. Protocols as simulate.training.scans draws them."
+        ),
+        seed=seed,
+        cost=f"at most {minutes:g} minutes on a CPU",
+        figures={},
+        **facts,
+    )
