@@ -702,8 +702,17 @@ def finished_slices(folder: Path) -> list[int]:
     return done
 
 
+def until_it_grows(folder: Path, wait_s: float = 30.0) -> None:
+    """Return when spokes of the second slice have come: on a busy machine a tenth of a second may bring none."""
+    raw = next(path for path in folder.iterdir() if path.name.endswith("raw.h5"))
+    before, until = raw.stat().st_size, time.monotonic() + wait_s
+    while raw.stat().st_size == before:
+        assert time.monotonic() < until, "no more spokes came"
+        time.sleep(0.005)
+
+
 def test_a_scan_that_is_told_to_stop_keeps_what_was_finished(running: subprocess.Popen[str], tmp_path: Path) -> None:
-    time.sleep(0.1)
+    until_it_grows(tmp_path / "d")
     running.send_signal(signal.SIGINT)
     time.sleep(0.02)  # people press it twice, and schedulers are impatient too
     running.send_signal(signal.SIGTERM)
