@@ -17,6 +17,7 @@ from kspace.segment.inputs import network_inputs, normalised
 from kspace.segment.network import SegmentationNetwork
 from kspace.segment.networks import members, stored_network
 from kspace.segment.orient import usual_turn
+from kspace.segment.papillary import with_papillary_muscles
 from kspace.segment.position import ordered_positions
 from kspace.segment.refine import RefineOptions, refined
 from kspace.segment.segmentation import FOREGROUND, Segmentation, SlicePosition, Structure
@@ -31,7 +32,7 @@ OnProbabilities = Callable[[int, Tensor], None]
 """Called with the index of a slice and the probabilities (frame, 4, y, x) of its labels."""
 _AUGMENTED = ((False, 1.0), (True, 1.0), (False, 0.9), (False, 1.12))  # mirrored, pixel over the usual one
 _AT_ONCE = 10  # frames that a network sees at once: what it remembers of each is some 10 MB
-_REFINED = RefineOptions(steps=8)  # what is not mended then, of images of seven patients, more steps do not mend either
+_REFINED = RefineOptions(steps=8)  # of images of seven patients, more steps mended no more
 _LEAST_SPREAD = 1e-6  # of magnitudes over their mean: an image that is flatter shows nothing
 
 
@@ -52,6 +53,8 @@ class Segmenter:
         What is done about pieces and holes: nothing; ``tidy``, the largest piece of each structure is kept and holes of
         the heart are filled; ``refine``, in slices that look like the middle of the ventricle contours are bent until
         they have a heart's topology, and all are tidied then (:mod:`kspace.segment.refine`). Samples are tidied only.
+        With both, papillary muscles in middle and apical slices are counted to the cavity
+        (:mod:`kspace.segment.papillary`).
     dropouts
         Samples of ``dropout``.
     seed
@@ -219,6 +222,8 @@ def _draw(
     alone = torch.stack(samples)
     if topology != "as drawn":
         labels, alone = tidy(labels), tidy(alone)
+        if int(position.argmax()) in (SlicePosition.MIDDLE, SlicePosition.APEX):
+            labels, alone = with_papillary_muscles(labels), with_papillary_muscles(alone)
     entropy = torch.special.entr(mean).sum(1)
     return _Drawn(labels, alone, position, entropy, flip_risk(mean, labels)), mean
 
