@@ -488,13 +488,16 @@ def train(
         Path | None, typer.Option(help="segment: folder of cines without labels, to learn from those that look right.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of weights and order.")] = 0,
+    go_on: Annotated[
+        bool, typer.Option("--go-on", help="segment: begin with the weights of the shipped networks.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A tiny network and few steps, to see that it works.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train a network on virtual patients, which are drawn as it goes."""
     from simulate.training.command import TrainOptions, train_command
 
-    options = TrainOptions(minutes, patients, seed, scans, unlabelled, quick=quick)
+    options = TrainOptions(minutes, patients, seed, scans, unlabelled, go_on=go_on, quick=quick)
     record = train_command(task, out, _say, options)
     _answer(record, as_json, f"Model: {record['model']} ({record['reason']}, validation {record['validation']:.4f})")
 

@@ -31,7 +31,7 @@ OnSlice = Callable[[int, int], None]
 OnProbabilities = Callable[[int, Tensor], None]
 """Called with the index of a slice and the probabilities (frame, 4, y, x) of its labels."""
 _AUGMENTED = ((False, 1.0), (True, 1.0), (False, 0.9), (False, 1.12))  # mirrored, pixel over the usual one
-_AT_ONCE = 10  # frames that a network sees at once: what it remembers of each is some 10 MB
+_AT_ONCE = 4  # frames that a network sees at once: what it works on stays near the processor
 _REFINED = RefineOptions(steps=8)  # of images of seven patients, more steps mended no more
 _LEAST_SPREAD = 1e-6  # of magnitudes over their mean: an image that is flatter shows nothing
 
@@ -185,7 +185,7 @@ class _Way:
 
     def look(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities of labels (frame, 4, y, x) and of the slice's position (4,)."""
-        seen = seen.flip(-1) if self.mirrored else seen
+        seen = (seen.flip(-1) if self.mirrored else seen).contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), torch.random.fork_rng(enabled=self.seed is not None):
             if self.seed is not None:
                 torch.manual_seed(self.seed)

@@ -45,6 +45,8 @@ class TrainOptions:
         Of weights and order.
     scans, unlabelled
         For ``segment``: a bank of scans and a folder of cines, see :func:`simulate.training.segment.train_segment`.
+    go_on
+        For ``segment``: begin with the shipped networks.
     quick
         A tiny training that shows that all works.
     """
@@ -54,6 +56,7 @@ class TrainOptions:
     seed: int = 0
     scans: Path | None = None
     unlabelled: Path | None = None
+    go_on: bool = False
     quick: bool = False
 
 
@@ -73,6 +76,8 @@ def train_command(task: str, out: Path, say: Callable[[str], None], options: Tra
             raise UsageError(f"--{name} is not for {task}", expected="it with segment")
         if folder is not None and not folder.is_dir():
             raise UsageError(f"there is no folder {folder}", expected=f"one for --{name}")
+    if options.go_on and task != "segment":
+        raise UsageError(f"--go-on is not for {task}", expected="it with segment")
     minutes, patients, seed, quick = options.minutes, options.patients, options.seed, options.quick
     heard = [0.0]
 
@@ -90,7 +95,9 @@ def train_command(task: str, out: Path, say: Callable[[str], None], options: Tra
         unet = tiny_unet(seed) if quick else UNetTraining(minutes=minutes, patients=patients or _SCANS, seed=seed)
         result = train_unet(out, unet, on_part=say, on_step=on_step)
     elif task == "segment":
-        hearts = tiny_segment(seed) if quick else SegmentTraining.within(minutes, patients=patients, seed=seed)
+        hearts = tiny_segment(seed) if quick else SegmentTraining.within(
+            minutes, patients=patients, seed=seed, go_on=options.go_on
+        )  # fmt: skip
         scans = None if options.scans is None else Bank(options.scans)
         result = train_segment(out, hearts, scans=scans, unlabelled=options.unlabelled, on_part=say, on_step=on_step)
     else:

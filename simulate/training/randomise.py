@@ -86,7 +86,8 @@ class Randomisation:
     texture
         Factor of the patient's own textures.
     height
-        Slice position, 0 at the mitral plane and 1 at the apex; ``off_heart`` of the slices lie up to 15 mm outside.
+        Slice position, 0 at the mitral plane and 1 at the apex; ``off_heart`` of the slices lie
+        beyond either end, by up to a third of its length: stacks go on beyond the heart.
     thickness_mm, breath_mm
         Slice thickness; displacement of the diaphragm.
     scale
@@ -135,7 +136,7 @@ class Randomisation:
     contrast: Range = (1.25, 5.0)
     texture: Range = (0.4, 2.2)
     height: Range = (-0.08, 1.0)
-    off_heart: float = 0.06
+    off_heart: float = 0.2
     thickness_mm: Range = (5.0, 10.0)
     breath_mm: Range = (-8.0, 14.0)
     scale: Range = (0.75, 1.35)
@@ -200,7 +201,7 @@ class Randomisation:
         fine = log_within(self.acquired_mm)
         height = within(self.height)
         if chance(self.off_heart):
-            height = float(rng.choice([-0.08 - 0.15 * rng.random(), 1.0 + 0.15 * rng.random()]))
+            height = float(rng.choice([-0.08 - 0.25 * rng.random(), 1.0 + 0.33 * rng.random()]))
         turned = within((-math.pi, math.pi)) if chance(self.turned) else within((-self.tilt_rad, self.tilt_rad))
         sides = rng.integers(0, 28, 4) * (rng.random(4) < 0.5) if chance(self.framed) else np.zeros(4, dtype=int)
         ghost, fold, streaks, spike = (chance(self.artefacts) for _ in range(4))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kspace.recon.networks.temporal_prior import TemporalPrior
 from kspace.recon.networks.unrolled import Block, Reference, UnrolledNetwork
 from simulate.training.bank import read_scan
+from simulate.training.precision import chosen
 from simulate.training.stage import Patch, Stage, heart_weight, log_error, patch_area, read_patch
 
 Wait = Callable[[Path], None]
@@ -76,16 +77,16 @@ class PriorTask:
     per_step
         Patches to a step.
     half
-        Convolutions in bfloat16 while training, which many CPUs do twice as fast; weights stay in float32.
+        Convolutions in bfloat16 while training; weights stay in float32. None: where that is quick.
     """
 
     def __init__(
         self, name: str, prior: TemporalPrior, training: Supply, validation: Sequence[Path], *, patch: int = 64,
-        per_step: int = 2, half: bool = True, seed: int = 0,
+        per_step: int = 2, half: bool | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         self.name, self.model = name, prior
         self._training, self._validation = training, list(validation)
-        self._patch, self._per_step, self._half, self._seed = patch, per_step, half, seed
+        self._patch, self._per_step, self._half, self._seed = patch, per_step, chosen(half, prior), seed
         self._cache: list[Patch] = []
 
     def loss(self, step: int) -> Tensor:
@@ -165,13 +166,13 @@ class UnrolledTask:
 
     def __init__(
         self, name: str, network: UnrolledNetwork, training: Sequence[Path], validation: Sequence[Path], *,
-        half: bool = True, seed: int = 0,
+        half: bool | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         self.name = name
         self.model: nn.Module = network
         self._network = network
         self._training, self._validation = list(training), list(validation)
-        self._half, self._seed = half, seed
+        self._half, self._seed = chosen(half, network), seed
 
     def loss(self, step: int) -> Tensor:
         """Return the logarithmic error of one scan."""
@@ -207,11 +208,11 @@ class UNetTask:
 
     def __init__(
         self, name: str, network: nn.Module, training: Supply, validation: Sequence[Path], stage: Stage, *,
-        patch: int = 64, half: bool = True, seed: int = 0,
+        patch: int = 64, half: bool | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         self.name, self.model, self._stage = name, network, stage
         self._training, self._validation = training, list(validation)
-        self._patch, self._half, self._seed = patch, half, seed
+        self._patch, self._half, self._seed = patch, chosen(half, network), seed
 
     def loss(self, step: int) -> Tensor:
         """Return the logarithmic error of one patch."""

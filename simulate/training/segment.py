@@ -13,7 +13,7 @@ import torch
 
 from kspace.errors import UsageError
 from kspace.segment.network import NetworkOptions, SegmentationNetwork
-from kspace.segment.networks import FINDER, View, member_name
+from kspace.segment.networks import FINDER, View, member_name, stored_network
 from kspace.segment.segmenter import Segmenter
 from kspace.weights.card import ModelCard
 from kspace.weights.store import save_model
@@ -92,6 +92,8 @@ class SegmentTraining:
         For each network, at most.
     seed
         Of weights and order. Which patients there are follows from their numbers.
+    go_on
+        The finder and the first member begin with the weights of the shipped ones.
     """
 
     contours: NetworkTraining = field(
@@ -114,6 +116,7 @@ class SegmentTraining:
     validation: int = 96
     minutes: float = 120.0
     seed: int = 0
+    go_on: bool = False
 
     def __post_init__(self) -> None:
         if self.members < 1 or self.validation < 1 or not self.minutes > 0:
@@ -123,9 +126,11 @@ class SegmentTraining:
             )
 
     @classmethod
-    def within(cls, minutes: float, *, patients: int | None = None, seed: int = 0) -> SegmentTraining:
+    def within(
+        cls, minutes: float, *, patients: int | None = None, seed: int = 0, go_on: bool = False
+    ) -> SegmentTraining:
         """Return a training that fits into so many minutes of two cores: steps follow the time, patients the steps."""
-        usual = cls(seed=seed)
+        usual = cls(seed=seed, go_on=go_on)
         share = minutes / _USUAL_MINUTES
         number = usual.contours.hearts if patients is None else patients
 
@@ -194,7 +199,7 @@ def train_segment(
 
 @dataclass(frozen=True)
 class _Part:
-    """One network's training: how, on what, from which weights on, and its seed."""
+    """One network's training: how, on what, from which weights on (a file's, or the shipped ones), and its seed."""
 
     name: str
     how: NetworkTraining
@@ -202,6 +207,7 @@ class _Part:
     scanned: tuple[Path, ...]
     pseudo: tuple[Path, ...]
     begins_with: Path | None
+    shipped: bool
     seed: int
 
 
@@ -220,7 +226,7 @@ def _part(
         how = replace(how, offset=how.offset + (number - 1) * how.hearts)
     bank = HeartBank(folder, how.hearts_options, how.randomisation)
     if number == 0:
-        return _Part(name, how, bank, (), (), None, seed)
+        return _Part(name, how, bank, (), (), None, training.go_on, seed)
     first = out / members[0] / BEST
     if not first.exists():
         raise UsageError(
@@ -232,7 +238,7 @@ def _part(
         # One network looked at in four ways: the same labels whichever other members there are.
         teacher = Segmenter("augmentation", folder=out / MODELS)
         pseudo = pseudo_labelled(unlabelled, teacher, out / "pseudo", how.hearts_options)
-    return _Part(name, how, bank, tuple(scanned), tuple(pseudo), first, seed)
+    return _Part(name, how, bank, tuple(scanned), tuple(pseudo), first, False, seed)
 
 
 def _learn(part: _Part, training: SegmentTraining, out: Path, on_step: OnStep | None) -> TrainingResult:
@@ -241,6 +247,8 @@ def _learn(part: _Part, training: SegmentTraining, out: Path, on_step: OnStep | 
     network = SegmentationNetwork(how.network)
     if part.begins_with is not None:
         network.load_state_dict(load_tensors(part.begins_with)[0])
+    elif part.shipped:
+        network.load_state_dict(stored_network(part.name)[0].state_dict())
     files = [bank.path(Split.TRAIN, how.offset + index) for index in range(how.hearts)]
     given = [*part.scanned, *part.pseudo]
     chosen_on = [bank.path(Split.VALIDATION, index) for index in range(training.validation)]
@@ -302,4 +310,6 @@ def _training_data(part: _Part, training: SegmentTraining) -> str:
     )
     if part.pseudo:
         told += f" {len(part.pseudo)} slices of unlabelled cines as {member_name(0)} draws them, of plausible volumes."
+    if part.shipped:
+        told += " Began with the weights that were shipped before."
     return told + (f" Began with {member_name(0)}." if part.begins_with is not None else "")

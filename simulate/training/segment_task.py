@@ -15,6 +15,7 @@ from kspace.segment.inputs import network_inputs
 from kspace.segment.network import SegmentationNetwork
 from kspace.segment.segmentation import FOREGROUND
 from simulate.training.heart_bank import StoredHeart, read_heart
+from simulate.training.precision import chosen
 from simulate.training.warp import warp
 
 _POSITION_SHARE = 0.2  # of the loss
@@ -39,7 +40,7 @@ class SegmentTask:
     first, growth
         A step draws from so many files, and from so many more with every step before it.
     half
-        Convolutions in bfloat16 while training; weights stay in float32.
+        Convolutions in bfloat16 while training; weights stay in float32. None: where that is quick.
     seed
         Of what a step draws.
     wait
@@ -48,16 +49,18 @@ class SegmentTask:
 
     def __init__(
         self, network: SegmentationNetwork, training: Sequence[Path], validation: Sequence[Path], *,
-        slices: int = 4, frames: int = 4, first: int | None = None, growth: float = 0.0, half: bool = True,
+        slices: int = 4, frames: int = 4, first: int | None = None, growth: float = 0.0, half: bool | None = None,
         seed: int = 0, wait: Callable[[Path], None] = lambda path: None, name: str = "segment",
     ) -> None:  # fmt: skip
         from monai.losses.dice import DiceCELoss
 
-        self.name, self.model = name, network
+        # Twice as quick on a CPU as rows of channels; a GPU does not mind.
+        self.name, self.model = name, network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._training, self._validation = list(training), list(validation)
         self._slices, self._frames = slices, frames
         self._first, self._growth = len(self._training) if first is None else first, growth
-        self._half, self._seed, self._wait = half, seed, wait
+        self._half = chosen(half, network)
+        self._seed, self._wait = seed, wait
         self._dice_and_entropy = DiceCELoss(to_onehot_y=True, softmax=True, batch=True, include_background=False)
         self._cache: list[tuple[Tensor, Tensor, int]] = []
 
@@ -79,8 +82,9 @@ class SegmentTask:
             inputs.append(given)
             labels.append(truth)
             positions += [position] * len(given)
-        with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self._half):
-            drawn, places = self.model(torch.cat(inputs))
+        given = torch.cat(inputs).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(given.device.type, torch.bfloat16, enabled=self._half):
+            drawn, places = self.model(given)
         drawing: Tensor = self._dice_and_entropy(drawn.float(), torch.cat(labels)[:, None])
         return drawing + _POSITION_SHARE * cross_entropy(places.float(), torch.tensor(positions))
 

@@ -107,6 +107,14 @@ def drawn_cine() -> tuple[Cine, Segmentation]:
     )
 
 
+def test_a_training_goes_on_from_the_shipped_weights(tmp_path: Path) -> None:
+    still = replace(TINY, steps=1, network=NetworkOptions(), learning_rate=1e-9)
+    train_segment(tmp_path, replace(TRAINING, contours=still, go_on=True), only=member_name(0))
+    shipped, learnt = stored_network(member_name(0))[0], stored_network(member_name(0), tmp_path / MODELS)[0]
+    for name, weight in shipped.state_dict().items():
+        torch.testing.assert_close(learnt.state_dict()[name], weight, atol=1e-3, rtol=1e-3)
+
+
 def test_there_is_no_such_network(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="segment-cine-0"):
         train_segment(tmp_path, TRAINING, only="segment-cine-9")
