@@ -37,7 +37,14 @@ def random_trajectory(
             "disagreement": level * rng.lognormal(0, 0.2, level.shape),
             "spokes_per_frame": np.broadcast_to(16 * seconds[:, None], level.shape).copy(),
         },
-        truth_scores={"heart_nrmse": level * rng.lognormal(0, 0.1, level.shape)},
+        truth_scores={
+            "heart_nrmse": level * rng.lognormal(0, 0.1, level.shape),
+            "heart_ssim": 1 - level,
+            **{
+                name: 1 - share * level * rng.lognormal(0, 0.1, level.shape)
+                for name, share in (("dice_lv", 0.8), ("dice_myocardium", 1.3), ("dice_rv", 1.1))
+            },
+        },
         group=("normal", "dilated")[seed % 2],
         facts={"kind": "synthetic"},
     )

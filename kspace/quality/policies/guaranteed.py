@@ -1,0 +1,73 @@
+"""Stop at the first state whose risk score is low enough, with a threshold that was proven on whole patients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kspace.quality.features import STATE_FEATURES, state_features
+from kspace.quality.linear import LinearModel
+from kspace.quality.measures import Tolerance
+from kspace.quality.policies.path import Path
+from kspace.quality.policies.policy import Choice, stay
+from kspace.quality.shift import ShiftGuard
+from kspace.quality.trajectory import Array
+from kspace.quality.view import View
+
+
+@dataclass(frozen=True)
+class Guaranteed:
+    """One rule for the whole patient: where time goes, how large the risk of a miss looks, and when that is enough.
+
+    Parameters
+    ----------
+    path
+        Says which slices are scanned next.
+    risk
+        Predicts how likely the scan would miss the tolerance if it ended now.
+    limit
+        Of the risk; None never stops before the cap, as nothing was proven.
+    guard
+        Finds scans that are unlike those that the rule was calibrated on: they run to the cap.
+    tolerance
+        Of the promise.
+    """
+
+    path: Path
+    risk: LinearModel
+    limit: float | None
+    guard: ShiftGuard | None = None
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    name: str = "guaranteed"
+
+    def score(self, view: View) -> float:
+        """Return the risk score of a state; infinite where the scan is unlike the calibration cohort."""
+        return self._score(state_features(view, self.tolerance))
+
+    def _score(self, features: Array) -> float:
+        if not np.isfinite(features[STATE_FEATURES.index("ef")]):
+            return np.inf  # without an LV there is nothing that could be within tolerance
+        if self.guard is not None and self.guard.distance(features) > self.guard.limit:
+            return np.inf
+        return float(self.risk.raw(features))
+
+    def __call__(self, view: View) -> Choice:
+        """Decide."""
+        features = state_features(view, self.tolerance)
+        score = self._score(features)
+        share = float(self.risk(features))
+        if self.limit is not None and score <= self.limit:
+            return stay(
+                view, f"the risk of a miss is predicted to be {100 * share:.0f} %, which is enough", reached=True
+            )
+        held = f"held back by a predicted risk of {100 * share:.0f} %: {self.risk.foremost(features)}"
+        if self.guard is not None and (distance := self.guard.distance(features)) > self.guard.limit:
+            held = (
+                f"unlike the calibration cohort by {distance:.1f} > {self.guard.limit:.1f} standard deviations, "
+                f"most of all in {self.guard.foremost(features)}: the scan runs to the cap"
+            )
+        elif self.limit is None:
+            held = "nothing was proven at this tolerance and risk: the scan runs to the cap"
+        onward = self.path(view)
+        return Choice(onward, held) if onward.any() else stay(view, f"time is up; {held}")

@@ -1,0 +1,39 @@
+"""Stop a slice when two classifiers call it good: its images and its labels (Machado et al., IEEE TBME 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kspace.quality.features import slice_features
+from kspace.quality.linear import LinearModel
+from kspace.quality.policies.policy import Choice, stay
+from kspace.quality.view import View
+
+
+@dataclass(frozen=True)
+class TwoClassifiers:
+    """Each slice ends by itself, as soon as both say "good" with more than even odds. No promise goes with it.
+
+    The published classifiers are networks that look at images and labels; ours see the same label-free features as all
+    other policies here.
+
+    Parameters
+    ----------
+    image, segmentation
+        Probabilities that a slice's images, and its labels, are good.
+    """
+
+    image: LinearModel
+    segmentation: LinearModel
+    name: str = "two classifiers"
+
+    def __call__(self, view: View) -> Choice:
+        """Decide."""
+        features = slice_features(view)
+        poor_image = self.image(features) < 0.5
+        poor_labels = self.segmentation(features) < 0.5
+        onward = (poor_image | poor_labels) & ~view.at_cap
+        if not onward.any():
+            reached = not (poor_image | poor_labels).any()
+            return stay(view, "images and labels are good" if reached else "time is up", reached=reached)
+        return Choice(onward, f"images are poor in {int(poor_image.sum())} slices, labels in {int(poor_labels.sum())}")
