@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -22,7 +23,7 @@ from kspace.metrics import body_mask, nrmse, psnr, ssim
 from kspace.noise import noise_std
 from kspace.quality.change import ChangeJudge
 from kspace.quality.held_out import foresee
-from kspace.quality.judge import Evidence, Judge, Score, StoppingRule, Verdict
+from kspace.quality.judge import Decision, Evidence, Judge, Score, StoppingRule, Verdict
 from kspace.quality.prediction import PredictionJudge
 from kspace.quality.stopping import QualityRule
 from kspace.recon.method import Method, Reconstruction
@@ -60,6 +61,8 @@ class LoopOptions:
         half of the others.
     delays
         Gradient delays to correct; ``auto`` finds those of each slice from the spokes of its first step.
+    times
+        Scan times of a slice at which decisions are taken, ascending; ``step_s`` where there are none, or none is left.
     """
 
     step_s: float = 0.5
@@ -68,15 +71,21 @@ class LoopOptions:
     judges: Callable[[], Sequence[Judge]] = default_judges
     rule: StoppingRule = field(default_factory=QualityRule)
     delays: GradientDelays | Literal["auto"] = NO_DELAYS
+    times: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not MIN_STEP_S <= self.step_s < math.inf:
             raise UsageError(f"a step of {self.step_s:g} s", expected=f"at least {MIN_STEP_S:g} s")
         if self.n_frames < 1:
             raise UsageError(f"{self.n_frames} frames", expected="at least one")
+        if any(not later - earlier >= MIN_STEP_S for earlier, later in pairwise((0.0, *self.times))):
+            raise UsageError(f"decisions at {self.times} s", expected=f"ascending times, {MIN_STEP_S:g} s apart")
 
     def duration_after(self, seconds: float) -> float:
         """Return how long the step lasts that begins after so many seconds."""
+        for time_s in self.times:
+            if time_s > seconds + SLACK_S:
+                return time_s - seconds
         left = getattr(self.rule, "max_seconds", math.inf) - seconds
         return left if SLACK_S < left < 1.5 * self.step_s - SLACK_S else self.step_s
 
@@ -178,7 +187,29 @@ OnSpokes = Callable[[int, RadialScan], None]
 OnDelays = Callable[[int, DelayEstimate], None]
 
 
-class _SliceScan:
+@dataclass(frozen=True)
+class Observation:
+    """What a step brought, before anything is decided.
+
+    Parameters
+    ----------
+    evidence
+        For judges.
+    scores
+        What the judges of the slice said.
+    image
+        (frame, y, x) magnitude, in the unit of the received signal.
+    elapsed_s
+        Wall-clock seconds that it took.
+    """
+
+    evidence: Evidence
+    scores: tuple[Score, ...]
+    image: Tensor
+    elapsed_s: float
+
+
+class SliceScan:
     """The scan of one slice: all that is known of it so far, one step at a time."""
 
     def __init__(self, stream: SliceStream, index: int, options: LoopOptions, n_frames: int) -> None:
@@ -214,24 +245,37 @@ class _SliceScan:
 
     def decide(self, raw: RadialScan) -> StepRecord:
         """Reconstruct with the spokes of a step, judge, and decide."""
+        observed = self.observe(raw)
+        self._history.append(Verdict(self._seconds, observed.scores))
+        return self.conclude(observed, self._options.rule(self._history))
+
+    def observe(self, raw: RadialScan) -> Observation:
+        """Reconstruct with the spokes of a step, and judge."""
         started = time.perf_counter()
         evidence, calibration = self._reconstruct(raw)
         scores: tuple[Score, ...] = tuple(score for judge in self._judges for score in judge(evidence))
-        self._history.append(Verdict(self._seconds, scores))
-        decision = self._options.rule(self._history)
+        image = evidence.image.abs() * calibration.shading
+        return Observation(evidence, scores, image, time.perf_counter() - started)
+
+    def conclude(self, observed: Observation, decision: Decision) -> StepRecord:
+        """Keep a step with what was decided."""
         self._reached = decision.reached
-        elapsed = time.perf_counter() - started
         step = StepRecord(
             seconds=self._seconds,
             spokes=self._n_spokes,
-            scores=scores,
+            scores=observed.scores,
             stop=decision.stop,
             reason=decision.reason,
-            reconstruction_s=elapsed,
-            truth=self._quality(evidence.image.abs() * calibration.shading),
+            reconstruction_s=observed.elapsed_s,
+            truth=self._quality(observed.image),
         )
         self._steps.append(step)
         return step
+
+    def end(self, reason: str, *, reached: bool) -> None:
+        """End the slice after its last step, for a reason that was found elsewhere in the stack."""
+        self._reached = reached
+        self._steps[-1] = replace(self._steps[-1], stop=True, reason=reason)
 
     def _reconstruct(self, raw: RadialScan) -> tuple[Evidence, Calibration]:
         whitening = None if raw.noise_covariance is None else whitening_matrix(raw.noise_covariance)
@@ -273,6 +317,11 @@ class _SliceScan:
 
     def _quality(self, image: Tensor) -> dict[str, float]:
         return {} if self._truth is None or self._body is None else quality(image, self._truth, self._body)
+
+    @property
+    def seconds(self) -> float:
+        """Scan time so far."""
+        return self._seconds
 
     def run_dry(self) -> None:
         """End the slice because the source has no more spokes."""
@@ -327,7 +376,7 @@ def scan_slice(
     InputError
         When the source has no spokes at all.
     """
-    scan = _SliceScan(stream, index, options, n_frames)
+    scan = SliceScan(stream, index, options, n_frames)
     while True:
         raw = scan.acquire()
         if not raw.n_spokes:
