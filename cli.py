@@ -122,7 +122,13 @@ def _root(
 def scan(
     source: SourceArgument,
     out: Annotated[Path, typer.Option(help="Folder for everything that comes of it.")],
-    policy: Annotated[str, typer.Option(help="quality: until it is good enough. fixed: until the cap.")] = "quality",
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="quality: each slice until its images are good enough. fixed: until the cap. uncertainty: all slices "
+            "until the networks agree on volumes. guaranteed: by a calibrated rule, with its promise."
+        ),
+    ] = "quality",
     max_seconds: Annotated[float, typer.Option(help="Cap on the scan time of a slice.")] = 12.0,
     min_seconds: Annotated[
         float | None, typer.Option(help="A slice never ends earlier. (default: 2, or the cap if that is lower)")
@@ -169,12 +175,13 @@ def scan(
     from simulate.output import FILES, require_other
     from simulate.progress import ScanProgress
     from simulate.run import N_FRAMES, choose_device, choose_slices, open_spokes, phantom_seed, run_scan
+    from simulate.stack_policy import guaranteed_scan, uncertainty_policy
     from simulate.subject import SubjectOptions
 
     if choose_device(device).type == "cuda" and device == "cuda":
         raise UsageError("the scan loop cannot use a GPU yet", expected="--device cpu or auto, which is the CPU")
-    if policy not in ("quality", "fixed"):
-        raise UsageError(f"there is no policy {policy!r}", expected="quality or fixed")
+    if policy not in ("quality", "fixed", "uncertainty", "guaranteed"):
+        raise UsageError(f"there is no policy {policy!r}", expected="quality, fixed, uncertainty or guaranteed")
     for name, value in (
         ("--max-seconds", max_seconds),
         ("--max-prediction-error", max_prediction_error),
@@ -210,6 +217,11 @@ def scan(
         chosen = choose_slices(spokes, slices)
         progress.n_slices = len(chosen)
         scanner = getattr(spokes, "options", None)
+        together = None
+        if policy == "uncertainty":
+            together = uncertainty_policy(step, floor, max_seconds)
+        elif policy == "guaranteed":
+            together = guaranteed_scan(spokes, options, chosen)
         told: dict[str, Any] = {}  # filled in by the scan, slice by slice
 
         def tell(index: int, estimate: DelayEstimate) -> None:
@@ -247,6 +259,7 @@ def scan(
                 seed=seed,
                 overwrite=overwrite,
                 segment=Segmenter() if segmented else None,
+                together=together,
                 on_spokes=progress.spokes,
                 on_step=progress.step,
                 on_slice=progress.slice,

@@ -205,6 +205,7 @@ class ScanFolder:
         self.path = path
         self._segment = segment
         self._heart: ScanHeart | str = "the scan was not segmented"
+        self._stopping: Mapping[str, object] = {}
         self._source, self._slices = source, tuple(slices)
         self._options, self._seed = dict(options), seed
         self._started, self._clock = datetime.now(UTC), time.perf_counter()
@@ -234,6 +235,10 @@ class ScanFolder:
         self._steps[record.index] = list(record.steps)
         self._write_images("recon.nii.gz", lambda r: r.image)
         self._write_tables(self.record(interrupted=True), "")
+
+    def on_stop(self, stopping: Mapping[str, object]) -> None:
+        """Remember what a policy of the whole stack decided."""
+        self._stopping = dict(stopping)
 
     def finish(self, *, interrupted: bool = False, error: str = "") -> ScanRecord:
         """Close the raw data and write everything.
@@ -289,6 +294,7 @@ class ScanFolder:
             interrupted=interrupted and len(self._records) < len(self._slices),
             wall_s=time.perf_counter() - self._clock,
             heart=self._heart,
+            stopping=self._stopping,
         )
 
     def summary(self, record: ScanRecord, error: str = "") -> dict[str, Any]:
@@ -313,6 +319,7 @@ class ScanFolder:
                 "rr_s": record.rr_s,
             },
             **biomarker_record(record.heart),
+            **({"stopping": record.stopping} if record.stopping else {}),
             "options": record.options,
             "seed": self._seed,
             "versions": record.versions,

@@ -116,6 +116,8 @@ class ScanRecord:
         Wall-clock seconds of the run so far.
     heart
         What the finished slices show of it, or why nobody looked.
+    stopping
+        What a policy of the whole stack decided and what is promised with it; empty where slices ended by themselves.
     """
 
     source: str
@@ -129,6 +131,7 @@ class ScanRecord:
     interrupted: bool = False
     wall_s: float = 0.0
     heart: ScanHeart | str = "nobody looked"
+    stopping: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:

@@ -135,6 +135,7 @@ def verdict(record: ScanRecord) -> list[str]:
             said.append(f"{_num(spent)} s of scanning{instead}{times}.")
         else:
             said.append(f"{_num(record.seconds)} s of scanning.")
+    said += [str(sentence) for sentence in _said(record.stopping)]
     psnr = [v for r in record.slices if math.isfinite(v := float(r.steps[-1].truth.get("psnr_db", math.nan)))]
     if psnr:
         low, high = f"{min(psnr):.1f}", f"{max(psnr):.1f}"
@@ -148,6 +149,11 @@ def verdict(record: ScanRecord) -> list[str]:
     if done and not any(r.truth is not None or r.steps[-1].truth for r in record.slices):
         said.append("There is no truth to compare with, so quality against the truth is not known.")
     return said
+
+
+def _said(stopping: Mapping[str, object]) -> Sequence[object]:
+    said = stopping.get("said", ())
+    return said if isinstance(said, list | tuple) else ()
 
 
 def _num(value: float, digits: int = 3) -> str:

@@ -33,6 +33,8 @@ from simulate.record import ScanRecord, SliceRecord
 from simulate.scan_heart import CineSegmenter
 from simulate.scanner import ScannerOptions, SimulatedScanner
 from simulate.source import Replay, SpokeSource
+from simulate.stack_loop import scan_stack_together
+from simulate.stack_policy import StackPolicy
 from simulate.subject import SubjectOptions, scan_patient
 
 N_FRAMES = 25
@@ -269,6 +271,7 @@ def run_scan(
     seed: int = 0,
     overwrite: bool = False,
     segment: CineSegmenter | None = None,
+    together: StackPolicy | None = None,
     on_spokes: OnSpokes | None = None,
     on_step: OnStep | None = None,
     on_slice: Callable[[SliceRecord], None] | None = None,
@@ -286,6 +289,8 @@ def run_scan(
         For the record.
     segment
         Segments what was finished; None does not.
+    together
+        Decides on all slices at once; None lets each end by the rule of the options.
     on_spokes, on_step, on_slice, on_delays
         Hear of every batch of spokes, of every decision, of every slice, once it is safe, and of its gradient delays.
 
@@ -320,7 +325,16 @@ def run_scan(
             on_slice(record)
 
     try:
-        scan_stack(source, options, slices=slices, on_slice=done, on_step=step, on_spokes=spokes, on_delays=on_delays)
+        if together is None:
+            scan_stack(
+                source, options, slices=slices, on_slice=done, on_step=step, on_spokes=spokes, on_delays=on_delays
+            )
+        else:
+            result = scan_stack_together(
+                source, replace(options, times=together.times), together.policy, together.draw, slices=slices,
+                on_slice=done, on_step=step, on_spokes=spokes, on_delays=on_delays,
+            )  # fmt: skip
+            folder.on_stop(together.record(result))
         record = folder.finish()
     except KeyboardInterrupt:
         if not folder.n_spokes:

@@ -16,11 +16,11 @@ from kspace.formats.files import atomic_text, existing_file, one_line
 from kspace.quality.features import state_features
 from kspace.quality.learn_then_test import fixed_sequence, upper_bound
 from kspace.quality.linear import LinearModel
-from kspace.quality.measures import Tolerance
+from kspace.quality.measures import MEASURES, Tolerance
 from kspace.quality.policies.guaranteed import Guaranteed
 from kspace.quality.policies.path import Path as ScanPath
 from kspace.quality.policies.path import Uniform, WhereItGains, walk
-from kspace.quality.policies.policy import excess_at
+from kspace.quality.policies.policy import excess_at, measured_at, reference_of
 from kspace.quality.predictors import Predictors, StateRows, state_rows
 from kspace.quality.shift import ShiftGuard, fit_guard
 from kspace.quality.trajectory import Array, Trajectory
@@ -105,6 +105,10 @@ class StoppingCalibration(BaseModel):
         Of the calibration patients, stopped by the rule, and scanned to the cap.
     mean_seconds
         Per slice, of calibration patients stopped by the rule.
+    half_widths
+        Of an interval about each of :data:`~kspace.quality.measures.MEASURES` at the stop, in its own unit: it holds
+        the complete scan's value in all but ``alpha`` of the calibration patients (split conformal). None where there
+        are too few of them.
     share
         Of the gain, see :class:`~kspace.quality.policies.path.WhereItGains`; 1 keeps slices together.
     first
@@ -131,6 +135,7 @@ class StoppingCalibration(BaseModel):
     misses: Annotated[int, Field(ge=0)]
     misses_at_cap: Annotated[int, Field(ge=0)]
     mean_seconds: Annotated[float, Field(gt=0)]
+    half_widths: dict[str, float | None]
     share: Annotated[float, Field(gt=0, le=1)]
     first: Annotated[int, Field(ge=1)]
     lv_error: LinearModel
@@ -252,9 +257,24 @@ def calibrate_rule(
         misses=sum(bool(w.excess[s] > 1) for w, s in zip(walks, stops, strict=True)),
         misses_at_cap=sum(bool(w.excess[-1] > 1) for w in walks),
         mean_seconds=float(np.mean([w.seconds[s] for w, s in zip(walks, stops, strict=True)])),
+        half_widths=_half_widths(
+            [measured_at(one, w.states[s]) for one, w, s in zip(calibrated_on, walks, stops, strict=True)],
+            [reference_of(one) for one in calibrated_on], promise.alpha,
+        ),
         share=share, first=first, lv_error=predictors.lv_error, risk=predictors.missed, guard=rule.guard,
         reference_features=[[v if np.isfinite(v) else None for v in row] for row in features],
     )  # fmt: skip
+
+
+def _half_widths(found: Sequence[Array], reference: Sequence[Array], alpha: float) -> dict[str, float | None]:
+    errors = np.sort(np.nan_to_num(np.abs(np.array(found) - np.array(reference)), nan=np.inf), axis=0)
+    rank = int(np.ceil((len(errors) + 1) * (1 - alpha)))
+    if rank > len(errors):
+        return dict.fromkeys(MEASURES)
+    return {
+        name: float(width) if np.isfinite(width) else None
+        for name, width in zip(MEASURES, errors[rank - 1], strict=True)
+    }
 
 
 _NEVER = -1e6  # a logit that no score reaches

@@ -27,7 +27,9 @@ class Guaranteed:
     risk
         Predicts how likely the scan would miss the tolerance if it ended now.
     limit
-        Of the risk; None never stops before the cap, as nothing was proven.
+        Of the risk; None never stops before the cap.
+    because
+        Why, where the limit is None.
     guard
         Finds scans that are unlike those that the rule was calibrated on: they run to the cap.
     tolerance
@@ -40,6 +42,7 @@ class Guaranteed:
     guard: ShiftGuard | None = None
     tolerance: Tolerance = field(default_factory=Tolerance)
     name: str = "guaranteed"
+    because: str = "nothing was proven at this tolerance and risk"
 
     def score(self, view: View) -> float:
         """Return the risk score of a state; infinite where the scan is unlike the calibration cohort."""
@@ -68,6 +71,6 @@ class Guaranteed:
                 f"most of all in {self.guard.foremost(features)}: the scan runs to the cap"
             )
         elif self.limit is None:
-            held = "nothing was proven at this tolerance and risk: the scan runs to the cap"
+            held = f"{self.because}: the scan runs to the cap"
         onward = self.path(view)
         return Choice(onward, held) if onward.any() else stay(view, f"time is up; {held}")
