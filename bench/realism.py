@@ -217,11 +217,11 @@ def real_slices(data: Path) -> Iterator[Slice]:
 def virtual_slices(
     n_patients: int, per_patient: int, first_seed: int = FIRST_SEED, groups: list[Group] | None = None
 ) -> Iterator[Slice]:
-    """Yield slices of exported cines, vendors mixed; groups as they are drawn, or these in turn."""
+    """Yield slices of exported cines, vendors mixed; groups as they are drawn, or these in turn with every vendor."""
     names = list(VENDORS)
     for number in range(n_patients):
         seed = first_seed + number
-        patient = draw_patient(seed, group=groups[number % len(groups)] if groups else None)
+        patient = draw_patient(seed, group=groups[number // len(names) % len(groups)] if groups else None)
         vendor = VENDORS[names[number % len(names)]]
         style = draw_style(vendor, seed)
         body = place_in_scanner(patient, vendor, style, seed=seed)
@@ -301,7 +301,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--patients", type=int, default=100)
     parser.add_argument("--slices", type=int, default=2, help="of each patient, at most 3")
-    parser.add_argument("--groups", nargs="*", type=Group, help="only these, in turn, instead of the usual mixture")
+    parser.add_argument(
+        "--groups", nargs="*", type=Group, default=list(Group),
+        help="these in equal shares, by default all five as in ACDC; none for the usual mixture, half of it normal",
+    )  # fmt: skip
     parser.add_argument("--picture", type=Path, default=Path("docs/pictures/realism.png"))
     parser.add_argument("--json", type=Path, help="file that gets every slice's measures")
     arguments = parser.parse_args()

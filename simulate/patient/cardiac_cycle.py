@@ -14,7 +14,7 @@ from simulate.body import BodyState
 from simulate.patient.parameters import Patient, Rhythm
 
 _Q_TO_R_S = 0.04
-_EARLY_S, _ATRIAL_S = 0.19, 0.15  # duration of early filling and of the atrial kick
+_ATRIAL_S = 0.15  # duration of the atrial kick
 
 
 def ramp(x: float) -> float:
@@ -49,7 +49,7 @@ def timing(rhythm: Rhythm) -> Timing:
     systole = 0.546 - 0.0021 * rhythm.heart_rate_bpm - _Q_TO_R_S + rhythm.systole_offset_s
     systole = min(systole, 0.62 * rr)
     relaxed = systole + min(rhythm.relaxation_s, 0.2 * rr)
-    early = min(_EARLY_S, 0.75 * (rr - relaxed))
+    early = min(rhythm.early_s, 0.75 * (rr - relaxed))
     kick = rr - min(_ATRIAL_S, 0.6 * (rr - relaxed))
     return Timing(rhythm.contraction_s / rr, systole / rr, relaxed / rr, (relaxed + early) / rr, kick / rr)
 

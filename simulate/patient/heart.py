@@ -28,8 +28,10 @@ RING_MM = 6.0
 80:589, 1989)."""
 ATRIAL_WALL_MM = 1.1
 VESSEL_WALL_MM = 0.9
-SPONGY_POWER = 0.6
-"""Exponent of the rise of muscle's share from the inner edge of the trabeculated layer to the compact wall."""
+SPONGY_EDGE_MM = 1.5
+"""Depth over which muscle's share rises at the inner edge of the trabeculated layer, about the width of a trabecula:
+beyond it the layer is a shelf of even share up to the compact wall."""
+_ROOT_RAD = 0.28  # half the angle over which a papillary muscle springs from deeper trabeculae
 _LATERAL: Array = 0.35 + 0.65 * smooth((np.abs(THETA) - 0.7) / 0.5)  # (angle,) the septum is smooth
 _N_PHASES = 400  # samples of the volume curve from which early and late walls are read
 
@@ -118,6 +120,8 @@ class Heart:
         where = lattice(rng, N_HEIGHTS, 2, N_ANGLES, (2.5, 0.0, 220.0))[:, 0]
         share = smooth(0.5 + 0.6 * where)
         self._strands = self._strands + share * (np.clip(1 + 0.65 * coarse, 0.0, 2.4) - self._strands)
+        self._depths = self._depths * self._lobes(np.random.default_rng([patient.seed, 204]))
+        self._tied = float(np.random.default_rng([patient.seed, 205]).uniform(0.2, 1.0))
         self._rods = Strands(patient.left, patient.seed)
         self._packing = self._most_packed()
         r = patient.rhythm
@@ -254,6 +258,17 @@ class Heart:
             band=self._moderator(right.along, c), texture=self._rolled_texture(level, turn),
         )  # fmt: skip
 
+    def _lobes(self, rng: np.random.Generator) -> Array:
+        """Return the trabeculated layer's depth over its mean: (height, angle).
+
+        Trabeculae are ridges along the ventricle with recesses between them, and papillary muscles do not stand on the
+        compact wall but spring from a network of them (Axel, J Cardiovasc Magn Reson 6:641, 2004).
+        """
+        ridges = np.clip(1 + 0.5 * lattice(rng, N_HEIGHTS, 2, N_ANGLES, (2.5, 0.0, 32.0))[:, 0], 0.15, 2.2)
+        at = np.array([head[0] for head in self._heads])
+        roots = np.exp(-((wrap(THETA[:, None] - at) / _ROOT_RAD) ** 2)).max(1)
+        return np.asarray(ridges + 0.5 * smooth((np.linspace(0, 1, N_HEIGHTS) - 0.3) / 0.2)[:, None] * roots)
+
     def _spongy(self, u: Array, endo: Array, uneven: Array | float) -> Array:
         """Return the depth of the layer of trabeculae and blood: (plane, angle) mm."""
         deep = self.patient.left.spongy_mm * (0.4 + 0.8 * u) * smooth((u - 0.05) / 0.3)
@@ -262,15 +277,17 @@ class Heart:
     def _most_packed(self) -> float:
         """Return by how much the layer's share of muscle is lowered so that trabeculae do not outweigh what is stated.
 
-        Their mass at end-diastole, from the share's fall with depth (:func:`simulate.patient.render.paint_heart`).
+        Their mass at end-diastole, of a shelf of even share (:func:`simulate.patient.render.paint_heart`).
         """
         left = self.patient.left
         if left.spongy_mm == 0 or left.spongy_share == 0:
             return 1.0
-        u = (np.arange(24) + 0.5) / 24
+        u = (np.arange(48) + 0.5) / 48
+        level = u * (N_HEIGHTS - 1)
         endo = self.left.section(u * left.length_mm, 0.0, 0.0).endo
-        depth, power = self._spongy(u, endo, 1.0), SPONGY_POWER
-        area = depth / (power + 1) * (endo - depth / (power + 2))  # of the share, over the angle, by depth
+        depth = self._spongy(u, endo, _at_level(self._depths, level))
+        area = np.maximum(depth - 0.5 * SPONGY_EDGE_MM, 0.5 * depth) * (endo - 0.5 * depth)  # per radian
+        area = area * _at_level(self._strands, level)
         muscle_ml = left.spongy_share * float(2 * np.pi * area.mean(1).mean()) * left.length_mm / 1e3
         return min(1.0, left.spongy_mass * self.left.wall_ml / max(muscle_ml, 1e-6))
 
@@ -321,12 +338,13 @@ class Heart:
     def _papillaries(self, height: Array, endo: Array, twist: Array, c: float) -> tuple[Disc, ...]:
         """Return the heads of the anterolateral and the posteromedial papillary muscle."""
         size = self.patient.left.papillary_mm * (1 + 0.15 * c)
+        clear = 1 - self._tied * float(np.clip(c, 0.0, 1.0))  # in systole recesses beside them close
         fade = np.minimum(smooth((height - 0.22) / 0.15), smooth((0.86 - height) / 0.15))
         discs = []
         for at, share, off in self._heads:
             column = np.round((wrap(at + twist) + np.pi) / (2 * np.pi) * N_ANGLES).astype(int) % N_ANGLES
             local = endo[np.arange(len(endo)), column]
-            distance = local - size * (share * 0.7 + (0.25 + off) * smooth((0.66 - height) / 0.3))
+            distance = local - size * (share * 0.7 + clear * (0.25 + off) * smooth((0.66 - height) / 0.3))
             distance = np.maximum(distance, 0.4 * local)
             radius = share * size * (0.5 + 0.5 * fade) - (share * size * 0.5 + 1.0) * (1 - smooth(fade / 0.3))
             radius = np.where(fade > 0, radius, -30.0)

@@ -62,9 +62,10 @@ class Rhythm(_Checked):
     contraction_s: float = quantity(
         "s", 0.03, 0.22, "isovolumic contraction, after the R wave", "Weissler et al., Circulation 37:149", 0.045
     )
+    early_s: float = quantity("s", 0.1, 0.4, "duration of early filling", "Appleton et al., JACC 12:426, 1988", 0.19)
     qrs_s: float = quantity("s", 0.06, 0.24, "duration of the QRS complex", _BLOCK, 0.092)
-    late_apex_s: float = quantity("s", -0.08, 0.12, "contraction of the apex later than that of the base", _LATE, 0.0)
-    late_wall_s: float = quantity("s", 0, 0.15, "contraction of the latest wall later than the opposite", _LATE, 0.0)
+    late_apex_s: float = quantity("s", -0.15, 0.18, "contraction of the apex later than that of the base", _LATE, 0.0)
+    late_wall_s: float = quantity("s", 0, 0.25, "contraction of the latest wall later than the opposite", _LATE, 0.0)
     late_rad: float = quantity("rad", -_PI, _PI, "direction of the latest wall", _LATE, _PI)
     late_scar_s: float = quantity(
         "s", 0, 0.15, "contraction of what still moves about an infarct, later than the rest",
@@ -97,11 +98,11 @@ class LeftVentricle(_Checked):
     trabeculae_mm: float = quantity("mm", 0, 6, "depth of trabeculae", "Captur et al., Nat Protoc 9:2643, 2014")
     outflow_height: float = quantity("", 0, 0.3, "height up to which the wall opens to the outflow tract")
     outflow_rad: float = quantity("rad", 0, 1.2, "half the angle of that opening at the mitral plane")
-    spongy_mm: float = quantity("mm", 0, 11, "depth of the layer of trabeculae and blood, at 0.75 height", _LAYER, 0.0)
+    spongy_mm: float = quantity("mm", 0, 16, "depth of the layer of trabeculae and blood, at 0.75 height", _LAYER, 0.0)
     spongy_share: float = quantity("", 0, 0.9, "share of muscle in that layer next to the compact wall", default=0.6)
     spongy_mass: float = quantity(
         "", 0.02, 1, "most that muscle in that layer weighs, over the compact wall's mass",
-        "Jacquier et al., Eur Heart J 31:1098, 2010", 1.0,
+        "Chuang et al., JACC Cardiovasc Imaging 5:1115, 2012", 1.0,
     )  # fmt: skip
     slow_mm: float = quantity("mm", 0, 16, "depth of blood next to rest along the wall, at half height", _STASIS, 0.0)
     slow_dark: float = quantity("", 0, 0.4, "share of signal that blood at rest loses by dephasing", default=0.0)

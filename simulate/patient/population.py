@@ -96,7 +96,8 @@ def _draw(seed: int, attempt: int, group: Group, sex: Sex, rate: float | None) -
     left, right, scar = _ventricles(d, group, sex, size, bsa, fitness, age)
     own = Draw(np.random.default_rng([seed, 102, attempt]))
     new = Draw(np.random.default_rng([seed, 103, attempt]))
-    left = trabeculated(own, new, left, group)
+    last = Draw(np.random.default_rng([seed, 105, attempt]))
+    left = trabeculated(own, new, last, left, group)
     return Patient(
         seed=seed,
         sex=sex,
@@ -104,7 +105,7 @@ def _draw(seed: int, attempt: int, group: Group, sex: Sex, rate: float | None) -
         age_years=age,
         height_cm=height,
         weight_kg=weight,
-        rhythm=out_of_step(own, new, _rhythm(d, drawn_rate if rate is None else rate, age), group),
+        rhythm=out_of_step(own, new, last, _rhythm(d, drawn_rate if rate is None else rate, age), group),
         left=left,
         right=right,
         scar=scar,

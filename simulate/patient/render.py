@@ -14,7 +14,7 @@ from simulate.patient.heart import (
     N_BANDS,
     N_RINGS,
     RINGS,
-    SPONGY_POWER,
+    SPONGY_EDGE_MM,
     VESSEL_WALL_MM,
     Disc,
     HeartSection,
@@ -105,11 +105,11 @@ def paint_heart(canvas: Canvas, section: HeartSection, grid: PolarGrid, patient:
             canvas.paint(Tissue.MYOCARDIUM, _rods(canvas, s, grid) * inside, wall)
         for disc in s.papillary:
             if disc.radius.max() > 0:
-                canvas.paint(Tissue.MYOCARDIUM, canvas.cover(t.disc(disc) + 0.6 * noise) * inside, wall)
+                canvas.paint(Tissue.MYOCARDIUM, canvas.cover(t.disc(disc) + 0.9 * noise) * inside, wall)
         if s.spongy.any():  # trabeculae finer than can be drawn one by one, between them blood
             layer = t.value(s.spongy)
-            into = (1 + (grid.radius - t.value(s.endo)) / layer.clamp_min(0.5)).clamp_(0.0, 1.0)
-            muscle = t.value(s.spongy_share) * into.pow(SPONGY_POWER) * (1 + 0.2 * noise)
+            into = ((grid.radius - t.value(s.endo) + layer) / SPONGY_EDGE_MM).clamp_(0.0, 1.0)
+            muscle = t.value(s.spongy_share) * into * (1 + 0.2 * noise)
             canvas.paint(Tissue.MYOCARDIUM, muscle.clamp_(0.0, 1.0) * inside, wall)
         share = canvas.cover(t.distance(s.blood))
         if s.slow.any():  # along the wall, and all of what lies among trabeculae, blood is next to rest

@@ -162,3 +162,17 @@ def test_what_cannot_be_exported_is_refused(body: PatientBody) -> None:
         ExportStyle(snr=0.0)
     with pytest.raises(InputError):
         exported_cine(body, STYLE, slices=[9])
+
+
+def test_squared_channels_raise_what_is_dark_by_their_noise(body: PatientBody) -> None:
+    style = replace(STYLE, snr=8.0, normalised=0.0, unrest=0.0, peak=60000.0)
+    alone, _ = exported_cine(body, style, slices=[1], seed=4)
+    eight, _ = exported_cine(body, replace(style, n_squared=8), slices=[1], seed=4)
+    bright = alone.images[0] > torch.quantile(alone.images[0], 0.97)
+    scale = float((eight.images[0][bright] / alone.images[0][bright]).median())
+    silent = exported_cine(body, replace(style, snr=1e6), slices=[1], seed=4)[0].images[0].mean(0)
+    air = silent < torch.quantile(silent, 0.1)
+    floors = [float(c.images[0][:, air].square().mean()) for c in (alone, eight)]
+    assert floors[1] / floors[0] == pytest.approx(8 * scale**2, rel=0.35)  # the air of one channel is noise alone
+    with pytest.raises(UsageError):
+        ExportStyle(n_squared=0)

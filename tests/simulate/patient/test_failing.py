@@ -7,8 +7,8 @@ import pytest
 from simulate.body import BodyState
 from simulate.magnet import LUNG_MOST, patient_tissues
 from simulate.patient.cardiac_cycle import timing
-from simulate.patient.heart import Heart
-from simulate.patient.left import LeftShape
+from simulate.patient.heart import SPONGY_EDGE_MM, Heart
+from simulate.patient.left import THETA, LeftShape, wrap
 from simulate.patient.parameters import Group, Patient
 from simulate.patient.population import draw_patient
 from simulate.patient.thorax import MOST_OVER_MEAN
@@ -126,8 +126,50 @@ def test_trabeculae_weigh_no_more_than_stated() -> None:
         s = heart.section(planes, BodyState())
         for depth in radii[:-1] + 0.005:  # from the inner edge of the layer to the wall
             radius = s.endo - s.spongy * (1 - depth)
-            muscle += float((s.spongy_share * depth**0.6 * radius * s.spongy).mean(1).sum()) * 2 * np.pi * 0.01
+            here = s.spongy_share * np.clip(s.spongy * depth / SPONGY_EDGE_MM, 0.0, 1.0)
+            muscle += float((here * radius * s.spongy).mean(1).sum()) * 2 * np.pi * 0.01
     grams = muscle * (z[1] - z[0]) / 1e3 * 1.05
     assert grams / left.mass_g == pytest.approx(0.1, rel=0.1)
     full = [p.left.spongy_mass > 0.2 for p in _group(Group.DILATED) + _group(Group.INFARCT)]
     assert np.mean(full) == pytest.approx(0.24, abs=0.1)
+
+
+def test_the_trabeculated_layer_is_a_shelf_of_uneven_depth_and_deepest_where_papillary_muscles_spring() -> None:
+    depths = []
+    for seed in range(12):
+        patient = draw_patient(seed, group=Group.DILATED)
+        heart = Heart(patient)
+        section = heart.section(np.array([0.6 * patient.left.length_mm]), BodyState())
+        lateral = np.abs(THETA) > 1.2
+        roots = lateral & (np.abs(wrap(THETA[:, None] - [h[0] for h in heart._heads])).min(1) < 0.1)
+        beside = lateral & (np.abs(wrap(THETA[:, None] - [h[0] for h in heart._heads])).min(1) > 0.6)
+        depth = section.spongy[0]
+        assert (depth <= 0.5 * section.endo[0] + 1e-9).all()
+        depths.append((depth[roots].mean(), depth[beside].mean(), depth[lateral].std() / depth[lateral].mean()))
+    at_roots, elsewhere, spread = np.array(depths).T
+    assert np.median(at_roots / elsewhere) > 1.15
+    assert np.median(spread) > 0.3  # ridges and recesses, not a rim
+
+
+def test_hypertrabeculated_hearts_have_the_deepest_layers() -> None:
+    failing = _group(Group.DILATED) + _group(Group.INFARCT)
+    many = [p.left.spongy_mm for p in failing if p.left.spongy_mass > 0.2]
+    few = [p.left.spongy_mm for p in failing if p.left.spongy_mass <= 0.2]
+    assert np.median(many) > np.median(few) + 2
+    assert max(many) <= 15
+
+
+def test_papillary_muscles_come_closer_to_the_wall_in_systole() -> None:
+    patient = draw_patient(8, group=Group.NORMAL)
+    heart = Heart(patient)
+    assert 0.2 <= heart._tied <= 1.0
+    heights = np.array([0.45])
+    gaps = []
+    for c in (0.0, 1.0):
+        base = heart.left.base_mm(c)
+        s = heart.contracted(base + heights * (patient.left.length_mm - base), c, 0.0)
+        disc = max(s.papillary, key=lambda d: float(d.radius[0]))
+        at = np.arctan2(disc.across[0], disc.along[0])
+        wall = s.endo[0, int(np.argmin(np.abs(wrap(THETA - at))))]
+        gaps.append(wall - np.hypot(disc.along[0], disc.across[0]) - disc.radius[0])
+    assert gaps[1] < gaps[0]
