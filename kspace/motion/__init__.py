@@ -1,0 +1,1 @@
+"""Which spokes to distrust, and reconstruction without them."""
