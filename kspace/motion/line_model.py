@@ -221,7 +221,8 @@ class _Fit:
 
     def _precision(self, number: int) -> Tensor:
         """Return the (line, frame) precisions of the samples of a band of readout."""
-        return self.trust.T / self.noise[number, self.line_band][:, None]
+        precision: Tensor = self.trust.T / self.noise[number, self.line_band][:, None]
+        return precision
 
 
 def _distances(a: Tensor, mean: Tensor, step: Tensor, own: Tensor) -> Tensor:
@@ -242,4 +243,5 @@ def _bands(n: int, edges: tuple[int, ...]) -> Tensor:
     """Return the band of each of n centred positions, counted from the centre without gaps."""
     away = (torch.arange(n) - n // 2).abs()
     band = torch.bucketize(away, torch.tensor(edges), right=True)
-    return torch.unique(band, return_inverse=True)[1]
+    counted: Tensor = torch.unique(band, return_inverse=True)[1]
+    return counted
