@@ -482,7 +482,10 @@ def bench(
 @app.command()
 def train(
     task: Annotated[
-        str, typer.Argument(metavar="TASK", help="recon (the unrolled network), unet (the baseline) or segment.")
+        str,
+        typer.Argument(
+            metavar="TASK", help="recon (the unrolled network), unet (the baseline), segment or motion-cartesian."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of all that it makes; a training in it is gone on from.")],
     minutes: Annotated[float, typer.Option(help="Time for it, beside the drawing of the first patients.")] = 120.0,

@@ -35,7 +35,7 @@ KINDS = {
     "20 %": Mistriggering(0.2),
     "30 %": Mistriggering(0.3),
     "50 %": Mistriggering(0.5),
-    "every third, same lines": Mistriggering(every=3, same_lines=True),
+    "every third (same lines)": Mistriggering(every=3, same_lines=True),
     "clean": Mistriggering(),
 }
 PATIENTS = 40
@@ -84,7 +84,8 @@ def measure(scan: LineScan, *, full: bool) -> dict[str, dict[str, float]]:
             found["dice_myocardium"] = dice(labels, scan.labels, Structure.MYOCARDIUM)
             found["dice_lv"] = dice(labels, scan.labels, Structure.LV)
     for name, score in (("model alone", model.log_ratio), ("ours", probability)):
-        figures[name]["auroc"] = auroc(score, scan.wrong)
+        if bool(scan.wrong.any()):
+            figures[name]["auroc"] = auroc(score, scan.wrong)
     edges = [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.01]
     figures["ours"]["calibration"] = sum(
         float(inside.float().mean() * (probability[inside].mean() - oracle[inside].mean()).abs())

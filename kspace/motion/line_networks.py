@@ -1,4 +1,4 @@
-"""The shipped networks that find mis-triggered lines, and the whole way from k-space to probabilities."""
+"""The shipped network that finds mis-triggered lines, and the whole way from k-space to probabilities."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kspace.motion.line_detector import LineEvidenceNetwork, LineSequenceNetwork, evidence
+from kspace.motion.line_detector import LineEvidenceNetwork, evidence
 from kspace.motion.line_model import LineModel, fit_lines
 from kspace.weights.store import load_model
 
@@ -26,14 +26,6 @@ def evidence_network(folder: Path | None = None) -> LineEvidenceNetwork:
     """
     network = LineEvidenceNetwork()
     load_model(EVIDENCE_WEIGHTS, network, folder)
-    return network.requires_grad_(False).eval()
-
-
-@lru_cache(maxsize=4)
-def sequence_network(folder: Path | None = None) -> LineSequenceNetwork:
-    """Return the stored network of the published kind, read once; raises as :func:`evidence_network`."""
-    network = LineSequenceNetwork()
-    load_model(SEQUENCE_WEIGHTS, network, folder)
     return network.requires_grad_(False).eval()
 
 

@@ -16,6 +16,7 @@ from kspace.segment.network import NetworkOptions
 from kspace.weights.store import read_card, verify
 from simulate.training.bank import Bank
 from simulate.training.dataset import HeartOptions
+from simulate.training.lines import LineTraining, train_lines
 from simulate.training.post_processor import UNetTraining, train_unet
 from simulate.training.randomise import Randomisation
 from simulate.training.recon import MODEL, ReconTraining, train_recon
@@ -23,8 +24,9 @@ from simulate.training.scans import ProtocolRange
 from simulate.training.segment import MODELS, WHOLE_BODY, NetworkTraining, SegmentTraining, train_segment
 from simulate.training.trainer import TrainingStatus
 
-TASKS = ("recon", "unet", "segment")
+TASKS = ("recon", "unet", "segment", "motion-cartesian")
 _SCANS = 100  # drawn for recon and unet, unless told
+_CINES = 96  # drawn for motion-cartesian
 _LINE_S = 15.0
 _TINY_SCANS = ProtocolRange(
     matrix=(32, 32), n_coils=(3, 3), n_frames=(4, 4), seconds=((0.4, 0.5), (0.5, 0.6), (0.6, 0.7))
@@ -100,11 +102,15 @@ def train_command(task: str, out: Path, say: Callable[[str], None], options: Tra
         )  # fmt: skip
         scans = None if options.scans is None else Bank(options.scans)
         result = train_segment(out, hearts, scans=scans, unlabelled=options.unlabelled, on_part=say, on_step=on_step)
+    elif task == "motion-cartesian":
+        lines = tiny_lines(seed) if quick else LineTraining(minutes, patients=patients or _CINES, seed=seed)
+        result = train_lines(out, lines, on_part=say, on_step=on_step)
     else:
         recon = tiny(seed) if quick else ReconTraining.within(minutes, patients=patients or _SCANS, seed=seed)
         result = train_recon(out, recon, on_part=say, on_step=on_step)
+    models = MODELS if task in ("segment", "motion-cartesian") else MODEL
     return {
-        "task": task, "model": str(out / (MODELS if task == "segment" else MODEL)), "reason": result.reason,
+        "task": task, "model": str(out / models), "reason": result.reason,
         "steps": result.steps, "seconds": result.seconds, "validation": result.best, "note": result.note,
     }  # fmt: skip
 
@@ -135,6 +141,11 @@ def tiny_segment(seed: int) -> SegmentTraining:
         part, replace(part, offset=4), replace(part, randomisation=WHOLE_BODY), members=2, validation=2, minutes=10,
         seed=seed,
     )  # fmt: skip
+
+
+def tiny_lines(seed: int) -> LineTraining:
+    """Return the like of :func:`tiny` for mis-triggered lines."""
+    return LineTraining(10, 2, 1, scans=2, frames=6, size=32, evidence_steps=3, sequence_steps=2, seed=seed)
 
 
 def models_command(folder: Path | None) -> dict[str, Any]:

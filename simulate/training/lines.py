@@ -234,7 +234,8 @@ def _keep(
     folder.mkdir(exist_ok=True)
     card = ModelCard(
         name=name, task="motion", description=description, architecture=type(model).__name__, options={},
-        training_data=f"{training.patients} virtual patients (synthetic), one coil, {training.size} x {training.size}, "
+        training_data=f"{training.scans} scans of {min(training.scans, training.patients)} virtual patients "
+        f"(synthetic), one coil, {training.size} x {training.size}, "
         f"{training.frames} frames, SNR 20 to 50; every third line, random shares to 55 %, and clean",
         seed=training.seed, commit="", cost=f"{result.steps} steps, {result.seconds:.0f} s on a CPU",
         figures={"validation_cross_entropy": result.best, **figures},
