@@ -93,7 +93,7 @@ class SegmentTraining:
     seed
         Of weights and order. Which patients there are follows from their numbers.
     go_on
-        The finder and the first member begin with the weights of the shipped ones.
+        Every network begins with the weights of the shipped one of its name.
     """
 
     contours: NetworkTraining = field(
@@ -228,7 +228,7 @@ def _part(
     if number == 0:
         return _Part(name, how, bank, (), (), None, training.go_on, seed)
     first = out / members[0] / BEST
-    if not first.exists():
+    if not (first.exists() or training.go_on):
         raise UsageError(
             f"{name} begins with the weights of {members[0]}", expected=f"{members[0]} to be trained before"
         )
@@ -238,7 +238,9 @@ def _part(
         # One network looked at in four ways: the same labels whichever other members there are.
         teacher = Segmenter("augmentation", folder=out / MODELS)
         pseudo = pseudo_labelled(unlabelled, teacher, out / "pseudo", how.hearts_options)
-    return _Part(name, how, bank, tuple(scanned), tuple(pseudo), first, False, seed)
+    return _Part(
+        name, how, bank, tuple(scanned), tuple(pseudo), None if training.go_on else first, training.go_on, seed
+    )
 
 
 def _learn(part: _Part, training: SegmentTraining, out: Path, on_step: OnStep | None) -> TrainingResult:
