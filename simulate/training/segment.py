@@ -31,6 +31,7 @@ from simulate.training.trainer import BEST, OnStep, TrainingResult, train
 
 MODELS = "models"
 """Folder of the networks that came of it, as stored models."""
+_AVERAGED_SHARE = 10.0  # the average of the weights reaches back over a tenth of the steps
 _USUAL_MINUTES = 110.0  # what the usual steps take, one network after the other
 WHOLE_BODY = Randomisation(shift_mm=75.0, scale=(0.8, 1.25), framed=0.6, acquired_mm=(2.0, 6.0))
 """What the finder learns from: hearts anywhere in a field of view of some 400 mm, often with blank borders."""
@@ -260,7 +261,8 @@ def _learn(part: _Part, training: SegmentTraining, out: Path, on_step: OnStep | 
             growth=(how.hearts - how.first) / how.steps, seed=part.seed, wait=filler.wait, name=part.name,
         )  # fmt: skip
         options = TrainingOptions(
-            minutes=training.minutes, learning_rate=how.learning_rate, weight_decay=1e-4, ema=0.998, warmup_steps=100,
+            minutes=training.minutes, learning_rate=how.learning_rate, weight_decay=1e-4,
+            ema=max(0.5, 1 - _AVERAGED_SHARE / how.steps), warmup_steps=min(100, how.steps // 5),
             max_steps=how.steps, validate_every=250, final_share=0.01, seed=part.seed,
         )  # fmt: skip
         return train(task, options, out / part.name, on_step=on_step)
