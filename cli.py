@@ -174,6 +174,7 @@ def scan(
     from simulate.acquisition import LoopOptions
     from simulate.output import FILES, require_other
     from simulate.progress import ScanProgress
+    from simulate.protocol_scan import planned_scan
     from simulate.run import N_FRAMES, choose_device, choose_slices, open_spokes, phantom_seed, run_scan
     from simulate.stack_policy import guaranteed_scan, uncertainty_policy
     from simulate.subject import SubjectOptions
@@ -210,17 +211,26 @@ def scan(
     if subject is None and phantom_seed(source) is not None:
         subject = SubjectOptions()  # so that the record says who it was
     progress = ScanProgress(max_seconds)
+    own = _scanner(matrix, coils, snr, tr_ms)
     with progress:
-        spokes = open_spokes(
-            source, _scanner(matrix, coils, snr, tr_ms), seed=seed, n_frames=frames, series=series, subject=subject
-        )
+        together = None
+        if (
+            policy == "guaranteed"
+            and not own
+            and frames is None
+            and slices is None
+            and (planned := planned_scan(source, subject))
+        ):
+            # Where the user asks for no protocol, the scan takes that of the calibration.
+            spokes, options, together = planned.source, planned.options, planned.together
+        else:
+            spokes = open_spokes(source, own, seed=seed, n_frames=frames, series=series, subject=subject)
         chosen = choose_slices(spokes, slices)
         progress.n_slices = len(chosen)
         scanner = getattr(spokes, "options", None)
-        together = None
         if policy == "uncertainty":
             together = uncertainty_policy(step, floor, max_seconds)
-        elif policy == "guaranteed":
+        elif policy == "guaranteed" and together is None:
             together = guaranteed_scan(spokes, options, chosen)
         told: dict[str, Any] = {}  # filled in by the scan, slice by slice
 

@@ -18,6 +18,7 @@ from kspace.segment.segmentation import FOREGROUND, Segmentation, SlicePosition
 from kspace.segment.segmenter import Segmenter
 from kspace.segment.topology import betti_errors
 from simulate.scan_heart import CineSegmenter
+from simulate.study.look import dice
 
 _NAMES = ("lv", "myocardium", "rv")  # of FOREGROUND, in scores
 
@@ -76,7 +77,7 @@ def _drawn(found: Segmentation, index: int) -> Drawn:
     heart = labels > 0
     place = found.position_probabilities[index]
     middle = found.positions[index] is SlicePosition.MIDDLE
-    apart = torch.stack([dice_by_structure(labels, sample) for sample in samples])  # (sample, structure)
+    apart = torch.stack([dice(labels, sample) for sample in samples])  # (sample, structure)
     return Drawn(
         labels,
         areas(labels, dy * dx),
@@ -100,19 +101,6 @@ def areas(labels: Tensor, pixel_mm2: float) -> Array:
     counts = torch.stack([(labels == structure).sum((-2, -1)) for structure in FOREGROUND], dim=-2)
     found: Array = counts.cpu().numpy().astype(np.float64) * pixel_mm2
     return found
-
-
-def dice_by_structure(labels: Tensor, others: Tensor) -> Tensor:
-    """Return (structure,), the mean over frames of the Dice coefficients of two (frame, y, x) segmentations.
-
-    Frames in which neither has the structure do not count; NaN where that leaves none.
-    """
-    found = []
-    for structure in FOREGROUND:
-        one, other = labels == structure, others == structure
-        both = (one & other).sum((-2, -1)).double()
-        found.append((2 * both / (one.sum((-2, -1)) + other.sum((-2, -1)))).nanmean())  # 0 / 0 is NaN
-    return torch.stack(found)
 
 
 def evidence_scores(evidence: Evidence) -> dict[str, float]:

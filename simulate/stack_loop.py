@@ -22,7 +22,8 @@ from kspace.scan import Cine, RadialScan
 from simulate.acquisition import LoopOptions, Observation, OnDelays, OnSpokes, OnStep, SliceScan
 from simulate.record import SliceRecord
 from simulate.source import SpokeSource
-from simulate.stack_judge import Drawn, StackDrawer, dice_by_structure, evidence_scores
+from simulate.stack_judge import Drawn, StackDrawer, evidence_scores
+from simulate.study.look import dice
 
 _WAITS = "waits: time gains more in other slices"
 
@@ -82,7 +83,7 @@ class _Slice:
         assert self.observed is not None
         change = float("nan")
         if self.past:
-            change = 1 - float(dice_by_structure(drawn.labels, self.past[-1].drawn.labels).nanmean())
+            change = 1 - float(dice(drawn.labels, self.past[-1].drawn.labels).nanmean())
         scores = {score.name: score.value for score in self.observed.scores}
         self.past.append(
             _Past(drawn, {**scores, **evidence_scores(self.observed.evidence), **drawn.scores, "label_change": change})
