@@ -55,7 +55,10 @@ def corrected(kspace: Tensor, noise_std: float, wrong: Tensor, *, iterations: in
     """
     if not bool((wrong > 0).any()):
         return kspace
-    return blended(kspace, fit_lines(kspace, noise_std, iterations=iterations, wrong=wrong).foretold, wrong)
+    foretold = fit_lines(kspace, noise_std, iterations=iterations, wrong=wrong).foretold
+    # A line that is wrong in all frames was still measured at some phases of the beat: their average is what is known.
+    nowhere = ((1 - wrong).sum(0) < 1)[:, None]
+    return blended(kspace, torch.where(nowhere, without(kspace, wrong), foretold), wrong)
 
 
 def low_rank(kspace: Tensor, noise_std: float, wrong: Tensor, *, iterations: int = 20, factor: float = 1.0) -> Tensor:

@@ -101,6 +101,14 @@ def test_clean_scan_passes_through() -> None:
     assert torch.equal(untouched, measured)
 
 
+def test_line_that_is_wrong_in_all_frames_becomes_its_average() -> None:
+    kspace = to_kspace(beating())
+    wrong = torch.zeros(20, 48)
+    wrong[:, 24] = 1
+    found = corrected(kspace, NOISE, wrong)
+    torch.testing.assert_close(found[:, 24], kspace[:, 24].mean(0).expand(20, 48), rtol=1e-3, atol=1e-3)
+
+
 def test_distrusted_lines_are_not_looked_at() -> None:
     kspace = to_kspace(beating())
     wrong = torch.zeros(20, 48)
