@@ -1,6 +1,7 @@
 """Does the stopping rule keep its promise on simulated patients? Many random splits of a stored study.
 
-    python -m bench.stopping STUDY_FOLDER [--key KEY] [--shifted FOLDER ...] [--splits 500] [--out NAME]
+    python -m bench.stopping STUDY_FOLDER [--key KEY] [--shifted FOLDER ...] [--splits 500] [--out FILE.json]
+    python -m bench.stopping STUDY_FOLDER --calibrate NAME      # writes kspace/quality/calibrations/NAME.json
 
 Synthetic patients. Predictors are fitted once, on the study's fit patients. All others are dealt into calibration and
 test again and again; each time the limit is proven on the one part and misses are counted in the other. With --shifted,
@@ -13,12 +14,22 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from bench.stored import parts_of
-from kspace.quality.calibration import Promise, Walk, prove, uncalibrated_rule, walk_rule
+from kspace.quality.calibration import (
+    FOLDER,
+    Promise,
+    Walk,
+    calibrate_rule,
+    prove,
+    uncalibrated_rule,
+    walk_rule,
+    write_calibration,
+)
 from kspace.quality.features import state_features
 from kspace.quality.predictors import FitOptions, fit_predictors
 from kspace.quality.shift import cohort_shift
@@ -36,8 +47,9 @@ class Splits:
         Patients in each part.
     mean_risk
         Mean over splits of the share of test patients that miss.
-    sd, binomial_sd
-        Of that share over splits; and what a test set of that size explains by itself, at the mean risk.
+    sd, binomial_sd, explained_sd
+        Of that share over splits; what a test set of that size explains by itself, at the mean risk; and with it that
+        limits differ from split to split, by the share of all patients who miss under each.
     above
         Share of splits whose test share is above alpha.
     mean_seconds
@@ -54,6 +66,7 @@ class Splits:
     mean_risk: float
     sd: float
     binomial_sd: float
+    explained_sd: float
     above: float
     mean_seconds: float
     proven: float
@@ -74,7 +87,7 @@ def split_often(
     """
     rng = np.random.default_rng(seed)
     n = round(share * len(walks))
-    missed, seconds, limits = [], [], []
+    missed, seconds, limits, everyone = [], [], [], []
     for _ in range(splits):
         order = rng.permutation(len(walks))
         limit = prove([walks[i] for i in order[:n]], promise)
@@ -82,14 +95,23 @@ def split_often(
         missed.append(np.mean([w.excess[s] > 1 for w, s in stops]))
         seconds.append(np.mean([w.seconds[s] for w, s in stops]))
         limits.append(limit)
+        everyone.append(np.mean([w.excess[w.stop(limit)] > 1 for w in walks]))
     risk = float(np.mean(missed))
     test = len(walks) - n
-    expected = np.sqrt(risk * (1 - risk) / test)
+    binomial = float(np.sqrt(risk * (1 - risk) / test))
     return Splits(
-        promise.alpha, n, test, risk, float(np.std(missed)), float(expected), float(np.mean(np.array(missed) >
-        promise.alpha)), float(np.mean(seconds)), float(np.mean([x is not None and np.isfinite(x) for x in limits])),
-        float(np.mean([w.excess[-1] > 1 for w in walks])),
-    )  # fmt: skip
+        alpha=promise.alpha,
+        calibration=n,
+        test=test,
+        mean_risk=risk,
+        sd=float(np.std(missed)),
+        binomial_sd=binomial,
+        explained_sd=float(np.hypot(binomial, np.std(everyone))),
+        above=float(np.mean(np.array(missed) > promise.alpha)),
+        mean_seconds=float(np.mean(seconds)),
+        proven=float(np.mean([x is not None and np.isfinite(x) for x in limits])),
+        misses_at_cap=float(np.mean([w.excess[-1] > 1 for w in walks])),
+    )
 
 
 def first_features(patients: Sequence[Trajectory], options: FitOptions, step: int = 3) -> Array:
@@ -105,9 +127,20 @@ def main() -> None:
     parser.add_argument("--shifted", type=Path, action="append", default=[], help="folder of a shifted study")
     parser.add_argument("--splits", type=int, default=500)
     parser.add_argument("--out", type=Path, help="JSON file")
+    parser.add_argument("--calibrate", help="name of a calibration to write into the package, instead")
     arguments = parser.parse_args()
     parts, options = parts_of(arguments.folder, arguments.key), FitOptions()
     predictors = fit_predictors(parts.fit, parts.cohort, options)
+    if arguments.calibrate is not None:
+        card = calibrate_rule(
+            arguments.calibrate, predictors, parts.fit, parts.calibration, cohort=parts.cohort,
+            protocol=parts.protocol, date=datetime.now(UTC).date().isoformat(), share=options.share,
+            first=options.first,
+        )  # fmt: skip
+        FOLDER.mkdir(exist_ok=True)
+        write_calibration(card, FOLDER / f"{card.name}.json")
+        print(f"{card.promise()}. Missed: {card.misses} of {card.n_calibration}, {card.misses_at_cap} at the cap")
+        return
     rule = uncalibrated_rule(predictors, parts.fit, share=options.share, first=options.first)
     others = [*parts.calibration, *parts.test]
     walks = [walk_rule(rule, one, first=options.first) for one in others]
