@@ -182,25 +182,23 @@ def _histograms(evaluation: Evaluation) -> str:
         counts = np.bincount(steps, minlength=len(evaluation.seconds) + 1)[1:].tolist()
         chart = histogram(evaluation.seconds, counts, row.seconds, _colour(index), row.policy)
         cards.append(f'<div class="card"><h3>{escape(row.policy)}</h3>{chart}</div>')
-    return (
-        f'<div class="four">{"".join(cards)}</div><p class="quiet">Slices of test patients by scan time in seconds.</p>'
-    )
+    return f'<div class="four">{"".join(cards)}</div><p class="quiet">Slices by scan time, s.</p>'
 
 
 def _promise(evaluation: Evaluation) -> str:
     splits, calibration = evaluation.splits, evaluation.family.calibration
     said = (
-        f"<p>On its {calibration.n_calibration} calibration patients the rule misses {calibration.misses} times; a scan "
-        f"to the cap misses {calibration.misses_at_cap} times.</p>"
+        f"<p>On its {calibration.n_calibration} calibration patients the rule misses {calibration.misses} times; a "
+        f"scan to the cap misses {calibration.misses_at_cap} times.</p>"
     )
     if splits is None:
         return said + "<p>There are too few patients to split them again and again.</p>"
     return said + (
         f"<p>Over {splits.repeats} random splits of the patients that nothing was fitted on into {splits.calibration} "
         f"for calibration and {splits.test} for test, {100 * splits.mean:.1f} % of test patients are out of "
-        f"tolerance on average; {100 * evaluation.question.promise.alpha:g} % are allowed. From split to split the share "
-        f"scatters by {100 * splits.sd:.1f} points; so few test patients alone explain {100 * splits.sd_by_chance:.1f}, "
-        f"other calibrations the rest. The mean scan takes {splits.seconds:.2f} s per slice.</p>"
+        f"tolerance on average; {100 * evaluation.question.promise.alpha:g} % are allowed. From split to split the "
+        f"share scatters by {100 * splits.sd:.1f} points; so few test patients alone explain "
+        f"{100 * splits.sd_by_chance:.1f}, other calibrations the rest. The mean scan takes {splits.seconds:.2f} s per slice.</p>"
     )
 
 
