@@ -462,6 +462,88 @@ def segment(
 
 
 @app.command()
+def study(
+    out: Annotated[Path, typer.Option(help="Folder of patients, page and tables. A killed study goes on in it.")],
+    preset: Annotated[
+        str | None, typer.Option(help="machado2023, oksuz2019 or dautomap: ends in published beside ours.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Protocol as TOML; what it does not say is the default.")] = None,
+    patients: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Virtual patients; 0 evaluates those that are there.")
+    ] = 220,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes of one thread each.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="A Dask cluster instead: tcp://HOST:PORT (pip install 'spokewise[study]').")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Begin no patient later than this.", min=0)] = None,
+    seed: Annotated[int, typer.Option(min=0, max=100, help="Other seeds are other patients.")] = 0,
+    ef_points: Annotated[float, typer.Option(help="Tolerance of EF, in points.")] = 5.0,
+    volume_percent: Annotated[float, typer.Option(help="Tolerance of LV volumes.")] = 5.0,
+    alpha: Annotated[float, typer.Option(help="Largest risk of a scan out of tolerance.")] = 0.1,
+    confidence: Annotated[float, typer.Option(help="That the risk is not larger.")] = 0.9,
+    slices: Annotated[int | None, typer.Option("--slices", help="Of a stack. (default: 5)")] = None,
+    matrix: Annotated[int | None, typer.Option(help="Pixels of the reconstruction. (default: 96)")] = None,
+    frames: Annotated[int | None, typer.Option(help="Cardiac phases. (default: 10)")] = None,
+    coils: Annotated[int | None, typer.Option(help="Receive coils. (default: 4)")] = None,
+    tr_ms: Annotated[float | None, typer.Option(help="Milliseconds from spoke to spoke. (default: 12.5)")] = None,
+    snr: Annotated[str | None, typer.Option(help="Smallest and largest: 5,25 is the default.")] = None,
+    steps: Annotated[str | None, typer.Option(help="Seconds at which is decided, for example 1,2,4,8,12.")] = None,
+    heart_rate: Annotated[float | None, typer.Option(help="Of all patients. (default: drawn)")] = None,
+    drifting: Annotated[float | None, typer.Option(help="Share whose breath-hold drifts. (default: 0)")] = None,
+    ectopic: Annotated[float | None, typer.Option(help="Share with ectopic beats. (default: 0)")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Reconstruction, or pretend: nobody is scanned. (default: unrolled)")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Scan many virtual patients once, then ask any stopping policy what it would have done. Resumable."""
+    if preset not in (None, "machado2023", "oksuz2019", "dautomap"):
+        raise UsageError(f"there is no preset {preset!r}", expected="machado2023, oksuz2019 or dautomap")
+    if preset in ("oksuz2019", "dautomap"):
+        from bench.study_presets import study_preset
+
+        answer = study_preset(preset, out, minutes, _say)
+        _answer(answer, as_json, answer["text"])
+        return
+    from simulate.study.command import StudyOptions, study_command
+
+    changes = {
+        "n_slices": slices, "matrix": matrix, "frames": frames, "n_coils": coils, "tr_ms": tr_ms,
+        "heart_rate_bpm": heart_rate, "drifting": drifting, "ectopic": ectopic, "method": method,
+        "snr": _numbers("--snr", snr), "seconds": _numbers("--steps", steps),
+    }  # fmt: skip
+    options = StudyOptions(
+        config, changes, patients, seed, workers, scheduler, minutes, ef_points, volume_percent, alpha, confidence,
+        machado=preset == "machado2023",
+    )  # fmt: skip
+    answer = study_command(out, options, _say)
+    _answer({name: value for name, value in answer.items() if name != "text"}, as_json, answer["text"])
+
+
+@app.command()
+def check(
+    source: Annotated[
+        str, typer.Argument(metavar="CINE_OR_RAW", help="A 4D NIfTI cine, a DICOM folder or a radial ISMRMRD file.")
+    ],
+    method: MethodName = "unrolled",
+    frames: Frames = None,
+    slices: Slices = None,
+    series: Series = None,
+    rr_s: Annotated[float | None, typer.Option(help="Seconds of a beat. (default: what the source says)")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Judge a cine, or radial k-space: what a scan's quality control would say of it. Nothing is written."""
+    from simulate.check import CheckOptions, check_source
+    from simulate.run import choose_device
+
+    answer = check_source(
+        source, CheckOptions(method, frames, slices, series, rr_s), device=choose_device(device), say=_say
+    )
+    _answer({name: value for name, value in answer.items() if name != "text"}, as_json, answer["text"])
+
+
+@app.command()
 def bench(
     out: Annotated[Path, typer.Option(help="Folder for bench.json, bench.md, bench.png and cached data.")] = Path(
         "bench-results"
@@ -584,6 +666,16 @@ def _subject(
     from simulate.subject import SubjectOptions
 
     return SubjectOptions(**given)
+
+
+def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+    """Return the numbers that ``1,2.5`` stands for."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{flag} {text!r}", expected="numbers, for example 1,2.5") from None
 
 
 def _name_of(source: str) -> str:

@@ -60,14 +60,14 @@ class Axes:
             parts.append(f'<text class="tick" x="{x:.1f}" y="{low + 16}" text-anchor="middle">{tick:g}</text>')
         parts.append(
             f'<text class="name" x="{(self.left + self.width) / 2:.0f}" y="{self.height - 4}" text-anchor="middle">'
-            f'{escape(x_label)}</text><text class="name" x="{self.left - 36}" y="8">{escape(y_label)}</text>'
+            f'{escape(x_label)}</text><text class="name" x="{self.left - 36}" y="-6">{escape(y_label)}</text>'
         )
         return "".join(parts)
 
     def svg(self, body: str, label: str) -> str:
         """Return the whole picture."""
         return (
-            f'<svg viewBox="0 -6 {self.width} {self.height + 8}" role="img" aria-label="{escape(label)}">{body}</svg>'
+            f'<svg viewBox="0 -18 {self.width} {self.height + 20}" role="img" aria-label="{escape(label)}">{body}</svg>'
         )
 
 

@@ -15,6 +15,7 @@ from kspace.formats.files import atomic_json, atomic_text
 from kspace.quality.family import ORACLE, Outcome
 from kspace.quality.measures import volumes_ml
 from kspace.quality.policies.policy import areas_at
+from simulate.output import plain
 from simulate.study.audit import Audit, audit
 from simulate.study.charts import COLOURS, histogram, trade_off, volumes
 from simulate.study.evaluate import Evaluation, Row, biomarker_errors
@@ -46,7 +47,7 @@ def write_page(folder: Path, evaluation: Evaluation, protocol: Protocol, title: 
     """
     atomic_text(folder / TABLE, _csv(evaluation.rows))
     atomic_text(folder / PATIENTS, _patients_csv(evaluation))
-    atomic_json(folder / RECORD, _finite({**evaluation.record(), "protocol": protocol.model_dump(mode="json")}))
+    atomic_json(folder / RECORD, plain({**evaluation.record(), "protocol": protocol.model_dump(mode="json")}))
     atomic_text(folder / PAGE, render_page(evaluation, protocol, title, notes))
 
 
@@ -198,7 +199,8 @@ def _promise(evaluation: Evaluation) -> str:
         f"for calibration and {splits.test} for test, {100 * splits.mean:.1f} % of test patients are out of "
         f"tolerance on average; {100 * evaluation.question.promise.alpha:g} % are allowed. From split to split the "
         f"share scatters by {100 * splits.sd:.1f} points; so few test patients alone explain "
-        f"{100 * splits.sd_by_chance:.1f}, other calibrations the rest. The mean scan takes {splits.seconds:.2f} s per slice.</p>"
+        f"{100 * splits.sd_by_chance:.1f}, other calibrations the rest. The mean scan takes "
+        f"{splits.seconds:.2f} s per slice.</p>"
     )
 
 
@@ -214,13 +216,14 @@ def _control(evaluation: Evaluation) -> str:
         ("Correlation of predicted and true image error", c["correlation_image_error"], "", None),
     ]  # fmt: skip
     body = "".join(
-        f'<tr><td>{name}</td><td>{value:.3f}</td><td class="words">{"" if other is None else f"{what}: {other:.3f}"}</td></tr>'
+        f"<tr><td>{name}</td><td>{value:.3f}</td>"
+        f'<td class="words">{"" if other is None else f"{what}: {other:.3f}"}</td></tr>'
         for name, value, what, other in rows
     )
     return (
-        f'<div class="card wide"><table><thead><tr>{_cells("th", ["figure", "test patients", ""])}</tr></thead><tbody>{body}'
-        f'</tbody></table></div><p class="quiet">{c["states"]:.0f} states of test patients, in {100 * c["share_ef_within"]:.0f} % '
-        "of which EF is within tolerance.</p>"
+        f'<div class="card wide"><table><thead><tr>{_cells("th", ["figure", "test patients", ""])}</tr></thead>'
+        f'<tbody>{body}</tbody></table></div><p class="quiet">{c["states"]:.0f} states of test patients, in '
+        f"{100 * c['share_ef_within']:.0f} % of which EF is within tolerance.</p>"
     )
 
 
@@ -244,8 +247,8 @@ def _failures(evaluation: Evaluation) -> str:
             f"{errors['lv_edv_ml']:.1f} %, ESV by {errors['lv_esv_ml']:.1f} %.</p></div>"
         )
     return (
-        f"<p>{len(missed)} of {len(rows)} test patients are out of tolerance under the guaranteed rule, the worst first. "
-        f'Dashed: LV volume of the complete scan; red: at the stop.</p><div class="four">{"".join(cards)}</div>'
+        f"<p>{len(missed)} of {len(rows)} test patients are out of tolerance under the guaranteed rule, the worst "
+        f'first. Dashed: LV volume of the complete scan; red: at the stop.</p><div class="four">{"".join(cards)}</div>'
     )
 
 
@@ -261,8 +264,8 @@ def _audits(audits: Sequence[Audit]) -> str:
         heads = [one.kind, "n", "seconds", "EF error", "out of tolerance", "90 % interval"]
         parts.append(
             f'<div class="card wide"><table><thead><tr>{_cells("th", heads)}</tr></thead><tbody>{rows}</tbody></table>'
-            f'<p class="quiet">SD between groups: {one.seconds_sd:.2f} s and {one.ef_error_sd:.2f} points; skewed error '
-            f"ratio {one.ser:.2f}.</p></div>"
+            f'<p class="quiet">SD between groups: {one.seconds_sd:.2f} s and {one.ef_error_sd:.2f} points; skewed '
+            f"error ratio {one.ser:.2f}.</p></div>"
         )
     return (
         f'<p class="quiet">Under the guaranteed rule. Seconds per slice; EF error in points. Small groups have wide '
@@ -315,14 +318,3 @@ def _patients_csv(evaluation: Evaluation) -> str:
                  f"{row.excess:.4g}", int(row.missed), *(f"{errors[name]:.4g}" for name in _SHORT)]
             )  # fmt: skip
     return text.getvalue()
-
-
-def _finite(value: object) -> object:
-    """Return a record in which what is not a number is null, as JSON has no NaN, and NumPy's numbers are Python's."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
