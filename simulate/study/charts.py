@@ -117,7 +117,7 @@ def histogram(seconds: Array, counts: Sequence[int], mean: float, colour: str, l
 
 def volumes(found: Array, reference: Array, label: str) -> str:
     """Return the LV's volume over the beat at the stop, and in the complete scan."""
-    frames = np.arange(len(found))
+    frames = [float(frame) for frame in range(len(found))]
     top = 1.1 * max(float(found.max()), float(reference.max()), 1.0)
     axes = Axes((0.0, float(len(found) - 1)), (0.0, top), 240, 130, 40, 26)
     body = axes.frame("phase", "mL", [])

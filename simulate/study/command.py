@@ -18,7 +18,7 @@ from simulate.study.progress import StudyProgress, in_words
 from simulate.study.protocol import Protocol
 from simulate.study.published import CITATION, DIFFERENCES, as_html, as_text, machado_table
 from simulate.study.run import run_study
-from simulate.study.store import Store
+from simulate.study.store import Store, card_facts
 
 MACHADO = "machado2023"
 CALIBRATION = "calibration.json"
@@ -58,7 +58,7 @@ class StudyOptions:
 
     def protocol(self) -> Protocol:
         """Return the protocol."""
-        base = Protocol() if self.config is None else Protocol.read(self.config)
+        base = Protocol.of({}, "the defaults") if self.config is None else Protocol.read(self.config)
         said = {name: value for name, value in self.changes.items() if value is not None}
         return Protocol.of({**base.model_dump(), **said}, "the options") if said else base
 
@@ -103,7 +103,7 @@ def study_command(out: Path, options: StudyOptions, say: Callable[[str], None]) 
     record["patients"] = len(patients)
     started = time.monotonic()
     try:
-        evaluation = evaluate(patients, protocol, question, date=time.strftime("%Y-%m-%d"))
+        evaluation = evaluate(patients, card_facts(protocol), question, date=time.strftime("%Y-%m-%d"))
     except InputError as error:
         say(f"not evaluated yet: {error}")
         return record | {"evaluation": None, "text": f"{len(patients)} patients in {store.path}"}

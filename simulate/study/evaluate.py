@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+from pydantic import JsonValue
 from scipy.stats import beta
 
 from kspace.errors import InputError
@@ -21,7 +22,7 @@ from kspace.quality.measures import MEASURES, Tolerance
 from kspace.quality.policies.policy import excess_at, measured_at, reference_of
 from kspace.quality.predictors import DICES, FitOptions, mean_dice, slice_rows, state_rows
 from kspace.quality.trajectory import Array, Trajectory
-from simulate.study.protocol import Part, Protocol
+from simulate.study.protocol import Part
 
 LEAST_PATIENTS = {Part.FIT: 6, Part.CALIBRATION: 10, Part.TEST: 3}
 """Of each part; with fewer there is nothing to fit, to calibrate or to judge."""
@@ -181,12 +182,23 @@ def split(trajectories: Sequence[Trajectory]) -> dict[Part, list[Trajectory]]:
 
 def evaluate(
     trajectories: Sequence[Trajectory],
-    protocol: Protocol,
+    facts: Mapping[str, JsonValue],
     question: Question | None = None,
     *,
     date: str = "2000-01-01",
 ) -> Evaluation:
     """Fit, calibrate and judge all policies on stored trajectories.
+
+    Parameters
+    ----------
+    trajectories
+        Of a study's patients, who say which part they are in.
+    facts
+        Of the protocol, for the card of the calibrated rule: :func:`~simulate.study.store.card_facts`.
+    question
+        Tolerance, risk, and fixed times to compare with.
+    date
+        For the card.
 
     Raises
     ------
@@ -203,7 +215,7 @@ def evaluate(
             )  # fmt: skip
     family = make_family(
         parts[Part.FIT], parts[Part.CALIBRATION], cohort=f"{len(trajectories)} virtual patients, all synthetic",
-        protocol={"digest": protocol.digest}, date=date, options=FitOptions(tolerance=question.tolerance),
+        protocol=facts, date=date, options=FitOptions(tolerance=question.tolerance),
         promise=question.promise, fixed_seconds=question.fixed_seconds,
     )  # fmt: skip
     test = parts[Part.TEST]

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
 
 from kspace.errors import InputError
 from kspace.formats.files import one_line
@@ -64,6 +67,12 @@ def facts_of(protocol: Protocol, seed: int) -> dict[str, object]:
         names = [*([shipped.split(" ")[0]] if shipped else []), *members()[: protocol.members]]
     weights = {name: read_card(name).sha256 for name in names}
     return {"engine": _ENGINE, "seed": seed, "protocol": protocol.model_dump(mode="json"), "weights": weights}
+
+
+def card_facts(protocol: Protocol) -> dict[str, JsonValue]:
+    """Return what a calibrated rule's promise depends on, for its card: the protocol, and the weights of networks."""
+    weights: Any = facts_of(protocol, 0)["weights"]
+    return {**protocol.model_dump(mode="json"), "weights": weights}
 
 
 def key_of(protocol: Protocol, seed: int) -> str:

@@ -33,7 +33,7 @@ def patients() -> list[Trajectory]:
 
 @pytest.fixture(scope="module")
 def evaluation(patients: list[Trajectory]) -> Evaluation:
-    return evaluate(patients, PROTOCOL)
+    return evaluate(patients, {"method": PRETEND})
 
 
 def test_every_patient_is_in_one_part(patients: list[Trajectory]) -> None:
@@ -89,9 +89,9 @@ def test_random_splits_allow_for_finite_test_parts(evaluation: Evaluation) -> No
 
 def test_too_few_patients_are_refused(patients: list[Trajectory]) -> None:
     with pytest.raises(InputError, match="calibration"):
-        evaluate([one for one in patients if one.facts["part"] != "calibration"], PROTOCOL)
+        evaluate([one for one in patients if one.facts["part"] != "calibration"], {})
     with pytest.raises(InputError, match="part"):
-        evaluate([replace(one, facts={}) for one in patients], PROTOCOL)
+        evaluate([replace(one, facts={}) for one in patients], {})
 
 
 @pytest.mark.parametrize(("count", "n", "low", "high"), [(0, 20, 0.0, 0.1391), (5, 50, 0.0402, 0.1991)])
