@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from kspace.errors import UsageError
 from kspace.quality.calibration import StoppingCalibration, shipped_calibrations
 from kspace.quality.features import state_features
-from kspace.quality.measures import MEASURES, Tolerance, measured
+from kspace.quality.measures import MEASURES, Tolerance, measured, without_islands
 from kspace.quality.policies import Policy, Uncertainty
 from kspace.quality.shift import scan_p_value
 from kspace.quality.view import View
+from kspace.volume_curves import VolumeCurves
 from simulate.acquisition import LoopOptions
 from simulate.source import SpokeSource
 from simulate.stack_judge import SegmenterDrawer, StackDrawer
@@ -65,8 +67,9 @@ class StackPolicy:
         found = measured(view.areas_mm2[0], view.spacing_mm)
         applies = card is not None and not self.misfits and card.limit is not None and result.choice.reached
         widths = card.half_widths if card is not None and not self.misfits else {}
+        covered = len(_curves(view).full_ends) < 2
         measures = {
-            name: None if np.isnan(value) else _interval(float(value), widths.get(name))
+            name: _interval(float(value), widths.get(name)) if covered and not np.isnan(value) else None
             for name, value in zip(MEASURES, found, strict=True)
         }
         p = None
@@ -83,6 +86,10 @@ class StackPolicy:
             "measured": measures,
             "said": _sentences(self, result, measures),
         }
+
+
+def _curves(view: View) -> VolumeCurves:
+    return VolumeCurves(torch.from_numpy(without_islands(view.areas_mm2[0])).transpose(0, 1), view.spacing_mm)
 
 
 def _interval(value: float, width: float | None) -> dict[str, float | None]:
@@ -112,7 +119,9 @@ def _sentences(policy: StackPolicy, result: StackResult, measures: Mapping[str, 
             told.append(f"{side.upper()}{kind.upper()} {found['value']:.0f}{reach} {_UNITS[unit]}")
     return [
         f"The stack {ended} after {result.view.mean_seconds:.2g} s per slice: {result.choice.reason}.",
-        *([f"At that moment it measured {', '.join(told)}."] if told else []),
+        f"At that moment it measured {', '.join(told)}."
+        if told
+        else "Base and apex, or the heart, are not in the stack.",
         f"{policy.promise}.",
     ]
 
