@@ -136,6 +136,8 @@ def verdict(record: ScanRecord) -> list[str]:
         else:
             said.append(f"{_num(record.seconds)} s of scanning.")
     said += [str(sentence) for sentence in _said(record.stopping)]
+    if done and record.options.get("policy") == "quality":
+        said.append("Slices ended by their images alone: no guarantee goes with it.")
     psnr = [v for r in record.slices if math.isfinite(v := float(r.steps[-1].truth.get("psnr_db", math.nan)))]
     if psnr:
         low, high = f"{min(psnr):.1f}", f"{max(psnr):.1f}"

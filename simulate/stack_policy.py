@@ -65,7 +65,10 @@ class StackPolicy:
         """Return what goes into ``scan.json``: decision, promise, and the measures that the promise is about."""
         view, card = result.view, self.calibration
         found = measured(view.areas_mm2[0], view.spacing_mm)
-        applies = card is not None and not self.misfits and card.limit is not None and result.choice.reached
+        unlike = card is not None and not self.misfits and _unlike(card, view)
+        # The rule as a whole is proven, scans that ran to the cap with it; strangers are of no cohort that it was.
+        applies = card is not None and not self.misfits and card.limit is not None and not unlike
+        promise = "No guarantee applies: the scan is unlike those of the calibration" if unlike else self.promise
         widths = card.half_widths if card is not None and not self.misfits else {}
         covered = len(_curves(view).full_ends) < 2
         measures = {
@@ -80,11 +83,11 @@ class StackPolicy:
             "reached": result.choice.reached,
             "reason": result.choice.reason,
             "seconds_per_slice": view.mean_seconds,
-            "promise": self.promise,
+            "promise": promise,
             "promise_applies": applies,
             "likeness_p": p,
             "measured": measures,
-            "said": _sentences(self, result, measures),
+            "said": _sentences(promise, result, measures),
         }
 
 
@@ -108,7 +111,11 @@ def _likeness(card: StoppingCalibration, view: View) -> float:
     return scan_p_value(card.guard, others, own)
 
 
-def _sentences(policy: StackPolicy, result: StackResult, measures: Mapping[str, Any]) -> list[str]:
+def _unlike(card: StoppingCalibration, view: View) -> bool:
+    return card.guard.distance(state_features(view, Tolerance(*card.tolerance))) > card.guard.limit
+
+
+def _sentences(promise: str, result: StackResult, measures: Mapping[str, Any]) -> list[str]:
     ended = "ended early" if result.choice.reached else "ran to the cap"
     told = []
     for name in _TOLD:
@@ -122,7 +129,7 @@ def _sentences(policy: StackPolicy, result: StackResult, measures: Mapping[str, 
         f"At that moment it measured {', '.join(told)}."
         if told
         else "Base and apex, or the heart, are not in the stack.",
-        f"{policy.promise}.",
+        f"{promise}.",
     ]
 
 

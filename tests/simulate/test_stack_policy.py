@@ -76,13 +76,29 @@ def test_a_scan_of_the_calibrations_protocol_carries_its_promise_and_intervals(
     together = guaranteed_policy(card, draw, TIMES, {"matrix": 32, "frames": 3})
     assert together.misfits == ()
     stopping = _scan(scanner, together, tmp_path / "scan")
-    assert stopping["promise"] == card.promise()
+    assert together.promise == card.promise()
     assert 0 < stopping["likeness_p"] <= 1
     edv = stopping["measured"]["lv_edv_ml"]
     assert edv["high"] - edv["value"] == pytest.approx(card.half_widths["lv_edv_ml"])
     # Discs of one image are no heart of the calibration cohort: the guard keeps the scan going to the cap.
     assert stopping["seconds_per_slice"] == pytest.approx(0.9)
     assert "unlike the calibration cohort" in stopping["reason"]
+    assert not stopping["promise_applies"]
+    assert "unlike those of the calibration" in stopping["promise"]
+
+
+def test_a_promise_holds_for_scans_that_the_rule_ended_and_for_those_that_ran_to_the_cap(
+    scanner: SimulatedScanner, draw: SegmenterDrawer, card: StoppingCalibration, tmp_path: Path
+) -> None:
+    open_guard = card.guard.model_copy(update={"limit": 1e6})  # as if these discs were hearts of the cohort
+    for name, limit in (("early", 1e3), ("cap", -1e3)):
+        like = card.model_copy(update={"guard": open_guard, "limit": limit})
+        together = guaranteed_policy(like, draw, TIMES, {"matrix": 32, "frames": 3})
+        stopping = _scan(scanner, together, tmp_path / name)
+        assert stopping["promise_applies"]
+        assert stopping["promise"] == card.promise()
+        assert stopping["reached"] == (name == "early")
+        assert stopping["seconds_per_slice"] == pytest.approx(0.3 if name == "early" else 0.9)
 
 
 def test_a_scan_of_another_protocol_runs_to_the_cap_and_says_why(
