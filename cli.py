@@ -140,6 +140,9 @@ def scan(
     max_change: Annotated[float, typer.Option(help="Good enough when the image changes by less in a step.")] = 0.05,
     method: MethodName = "unrolled",
     delays: Delays = "auto",
+    watched: Annotated[
+        bool, typer.Option("--watch/--no-watch", help="Distrust spokes that motion or faults seem to have corrupted.")
+    ] = True,
     frames: Frames = None,
     slices: Slices = None,
     matrix: MatrixOption = None,
@@ -204,6 +207,7 @@ def scan(
         judges=lambda: (PredictionJudge(max_prediction_error), ChangeJudge(max_change)),
         rule=rule,
         delays=parse_delays(delays),
+        watched=watched,
     )
     found: dict[int, DelayEstimate] = {}
     require_other(source, (out / name for name in FILES))
@@ -255,6 +259,7 @@ def scan(
                     "weights": weights_of(options.method),
                     "delays": delays,
                     "delays_found": told,
+                    "watched": watched,
                     "frames": spokes.n_frames or options.n_frames,
                     "slices": list(chosen),
                     "matrix": max(spokes.geometry.shape[1:]),
@@ -418,6 +423,40 @@ def recon(
 
 
 @app.command()
+def motion(
+    raw: Annotated[Path, typer.Argument(metavar="RAW.h5", help="A radial ISMRMRD file.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="ISMRMRD file for the spokes that can be trusted: in the frame that they fit, motion undone, the rest "
+            "left out."
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG of the timeline. (default: RAW.motion.png, in this folder)")
+    ] = None,
+    delays: Delays = "auto",
+    frames: Frames = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Find spokes that motion, arrhythmia or faults have corrupted, and mend or leave out what they have."""
+    from kspace.delays import parse_delays
+    from simulate.motion_command import motion_command, motion_text
+
+    answer = motion_command(
+        raw,
+        Path(f"{raw.stem}.motion.png") if picture is None else picture,
+        out=out,
+        n_frames=frames,
+        delays=parse_delays(delays),
+        overwrite=overwrite,
+        on_slice=lambda one: _say(f"slice {one['index']}: {one['flagged']} of {one['spokes']} spokes distrusted"),
+    )
+    _answer(answer, as_json, motion_text(answer))
+
+
+@app.command()
 def segment(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="A 4D NIfTI cine, a DICOM folder or the folder of a scan.")
@@ -576,7 +615,8 @@ def train(
     task: Annotated[
         str,
         typer.Argument(
-            metavar="TASK", help="recon (the unrolled network), unet (the baseline), segment or motion-cartesian."
+            metavar="TASK",
+            help="recon (the unrolled network), unet (the baseline), segment, motion or motion-cartesian.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of all that it makes; a training in it is gone on from.")],

@@ -20,6 +20,7 @@ from kspace.equations import NormalEquations
 from kspace.errors import InputError, UsageError
 from kspace.gating import assign_frames
 from kspace.metrics import body_mask, nrmse, psnr, ssim
+from kspace.motion.watch import Watch
 from kspace.noise import noise_std
 from kspace.quality.change import ChangeJudge
 from kspace.quality.held_out import foresee
@@ -29,10 +30,12 @@ from kspace.quality.stopping import QualityRule
 from kspace.recon.method import Method, Reconstruction
 from kspace.recon.temporal_tv import TemporalTV
 from kspace.scan import RadialScan, concatenate
-from simulate.record import SliceRecord, StepRecord
+from simulate.record import SliceDistrust, SliceRecord, StepRecord
 from simulate.source import SLACK_S, SliceStream, SpokeSource
 
 MIN_STEP_S = 1e-3
+_SAME_TRUST = 0.1  # less of a change is not worth moving a spoke
+_CARRIED = 0.5  # of the spokes that a frame is given on average
 MIN_MATRIX = 12
 """ESPIRiT's kernels of 6 x 6 need a region at least twice as wide."""
 
@@ -63,6 +66,9 @@ class LoopOptions:
         Gradient delays to correct; ``auto`` finds those of each slice from the spokes of its first step.
     times
         Scan times of a slice at which decisions are taken, ascending; ``step_s`` where there are none, or none is left.
+    watched
+        Whether each batch of spokes is held against the images before it (:mod:`kspace.motion`): what seems corrupted
+        counts less, and no slice ends, before its time is up, on a frame that trusted spokes do not carry.
     """
 
     step_s: float = 0.5
@@ -72,6 +78,7 @@ class LoopOptions:
     rule: StoppingRule = field(default_factory=QualityRule)
     delays: GradientDelays | Literal["auto"] = NO_DELAYS
     times: tuple[float, ...] = ()
+    watched: bool = False
 
     def __post_init__(self) -> None:
         if not MIN_STEP_S <= self.step_s < math.inf:
@@ -100,15 +107,27 @@ class GatedEquations:
     def __init__(self, n_frames: int, method: Method) -> None:
         self.n_frames = n_frames
         self._method = method
-        self._open: tuple[RadialScan, Tensor] | None = None
+        self._open: tuple[RadialScan, Tensor, Tensor] | None = None
+        self._open_numbers = torch.zeros(0, dtype=torch.int64)
+        self._count = 0
         self.equations: NormalEquations | None = None
+        self.ecg_s = torch.zeros(0, dtype=torch.float64)
 
     def foresee(self, batch: RadialScan) -> Tensor:
         """Return the (spoke,) frames to which gating assigns a batch by what is known now."""
         return assign_frames(batch, self.n_frames)
 
-    def add(self, batch: RadialScan, frame: Tensor) -> NormalEquations:
-        """Add whitened spokes that were assigned to frames by :meth:`foresee`; return the sums."""
+    def add(self, batch: RadialScan, frame: Tensor, trust: Tensor | None = None) -> NormalEquations:
+        """Add whitened spokes that were assigned to frames by :meth:`foresee`; return the sums.
+
+        Parameters
+        ----------
+        batch, frame
+            The spokes, and the (spoke,) frame of each.
+        trust
+            (spoke,) in [0, 1] of all spokes so far, those of the batch last; ones by default. Of the earlier ones, that
+            of spokes counts which were gated before their beat was known.
+        """
         if self.equations is None:
             self.equations = NormalEquations(
                 batch.matrix,
@@ -117,24 +136,31 @@ class GatedEquations:
                 density=self._method.density,
                 device=batch.samples.device,
             )
+        count = self._count + batch.n_spokes
+        trust_all = torch.ones(count) if trust is None else trust
+        trust_new = trust_all[self._count :]
+        numbers = torch.arange(self._count, count)
+        batch_all, frame_all, kept = batch, frame, trust_new
         if self._open is not None:
-            old, frame_old = self._open
+            old, frame_old, trust_old = self._open
             known = replace(old, ecg_s=batch.ecg_s)
             frame_now = assign_frames(known, self.n_frames)
-            moved = frame_now != frame_old
+            trust_now = trust_all[self._open_numbers]
+            moved = (frame_now != frame_old) | ((trust_now - trust_old).abs() > _SAME_TRUST)
             if bool(moved.any()):
                 some = known.select(moved)
-                self.equations.remove(some.samples, some.positions, frame_old[moved])
-                self.equations.add(some.samples, some.positions, frame_now[moved])
+                self.equations.remove(some.samples, some.positions, frame_old[moved], trust_old[moved])
+                self.equations.add(some.samples, some.positions, frame_now[moved], trust_now[moved])
             batch_all, frame_all = concatenate([known, batch]), torch.cat((frame_now, frame))
-        else:
-            batch_all, frame_all = batch, frame
-        self.equations.add(batch.samples, batch.positions, frame)
-        self._open = None
+            kept = torch.cat((torch.where(moved, trust_now, trust_old), trust_new))
+            numbers = torch.cat((self._open_numbers, numbers))
+        self.equations.add(batch.samples, batch.positions, frame, trust_new)
+        self._open, self._count, self.ecg_s = None, count, batch.ecg_s
         if batch.frame is None and batch.ecg_s.numel():
             open_ = (batch_all.time_s < batch.ecg_s[0]) | (batch_all.time_s >= batch.ecg_s[-1])
             if bool(open_.any()):
-                self._open = batch_all.select(open_), frame_all[open_]
+                self._open = batch_all.select(open_), frame_all[open_], kept[open_]
+                self._open_numbers = numbers[open_]
         return self.equations
 
 
@@ -215,6 +241,8 @@ class SliceScan:
     def __init__(self, stream: SliceStream, index: int, options: LoopOptions, n_frames: int) -> None:
         self._stream, self._index, self._options = stream, index, options
         self._gated = GatedEquations(n_frames, options.method)
+        self._watch = Watch(n_frames) if options.watched else None
+        self._watched_s = 0.0
         self._judges = options.judges()
         self._truth = stream.truth(n_frames)
         self._body = None if self._truth is None else body_mask(self._truth)
@@ -247,7 +275,7 @@ class SliceScan:
         """Reconstruct with the spokes of a step, judge, and decide."""
         observed = self.observe(raw)
         self._history.append(Verdict(self._seconds, observed.scores))
-        return self.conclude(observed, self._options.rule(self._history))
+        return self.conclude(observed, self._carried(self._options.rule(self._history)))
 
     def observe(self, raw: RadialScan) -> Observation:
         """Reconstruct with the spokes of a step, and judge."""
@@ -277,6 +305,20 @@ class SliceScan:
         self._reached = reached
         self._steps[-1] = replace(self._steps[-1], stop=True, reason=reason)
 
+    def _carried(self, decision: Decision) -> Decision:
+        """Take back a stop that rests on a frame without enough spokes to trust: others have to take their place."""
+        if self._watch is None or not decision.reached or self._gated.equations is None:
+            return decision
+        trusted = self._gated.equations.spokes
+        weakest = int(trusted.argmin())
+        given = self._n_spokes / len(trusted)
+        if float(trusted[weakest]) >= _CARRIED * given:
+            return decision
+        return Decision(
+            False,
+            f"good, but frame {weakest} rests on {float(trusted[weakest]):.0f} trusted spokes of {given:.0f}",
+        )
+
     def _reconstruct(self, raw: RadialScan) -> tuple[Evidence, Calibration]:
         whitening = None if raw.noise_covariance is None else whitening_matrix(raw.noise_covariance)
         batch = whiten(raw)
@@ -292,7 +334,13 @@ class SliceScan:
         predicted = None
         if before is not None and calibration is not None:
             predicted = foresee(before.image, calibration.maps, batch, frame)
-        equations = self._gated.add(batch, frame)
+        trust = None
+        if self._watch is not None and self._noise_std > 0:
+            began = time.perf_counter()
+            image, maps = (None, None) if before is None or calibration is None else (before.image, calibration.maps)
+            trust = 1 - self._watch.judge(batch, image, maps, noise_std=self._noise_std)
+            self._watched_s += time.perf_counter() - began
+        equations = self._gated.add(batch, frame, trust)
         self._n_spokes += batch.n_spokes
         if calibration is None or self._n_spokes >= 4 * self._n_calibrated:
             renewed = calibrate(equations, whitening)
@@ -341,6 +389,15 @@ class SliceScan:
             image=self._latest.image.abs() * self._calibration.shading,
             truth=self._truth,
             body=self._body,
+            distrust=self._distrust(),
+        )
+
+    def _distrust(self) -> SliceDistrust | None:
+        if self._watch is None or not len(self._watch.probability):
+            return None
+        body_mm, heart_mm = self._watch.navigation_mm()
+        return SliceDistrust(
+            self._watch.time_s, self._gated.ecg_s, self._watch.probability, body_mm, heart_mm, self._watched_s
         )
 
 

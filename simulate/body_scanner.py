@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -208,6 +209,14 @@ class BodySlice:
         self._generator = torch.Generator().manual_seed(7919 * self._options.seed + index)
         self._spokes = LookAhead(self._options.tr_s, self._compute)
         self._n_given = 0
+
+    def again(self, timeline: Timeline) -> BodySlice:
+        """Return the slice before its first spoke, under another timeline; the states that were drawn are shared."""
+        other = copy(self)
+        other.timeline = timeline
+        other._generator = torch.Generator().manual_seed(7919 * self._options.seed + self._index)
+        other._spokes, other._n_given = LookAhead(self._options.tr_s, other._compute), 0
+        return other
 
     def acquire(self, seconds: float) -> RadialScan:
         """Measure for so many seconds more; see :class:`~simulate.source.SliceStream`."""

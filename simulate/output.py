@@ -36,7 +36,7 @@ from kspace.formats.files import atomic_json, atomic_text
 from kspace.formats.mrd import ScanWriter
 from kspace.formats.nifti import write_cine, write_labels
 from kspace.scan import Cine, Geometry, RadialScan
-from simulate.record import ScanRecord, SliceRecord, StepRecord
+from simulate.record import ScanRecord, SliceDistrust, SliceRecord, StepRecord
 from simulate.report import write_report
 from simulate.scan_heart import CineSegmenter, ScanHeart, biomarker_record, find_scan_heart
 from simulate.source import SpokeSource
@@ -390,6 +390,15 @@ def _slice_summary(record: SliceRecord) -> dict[str, object]:
         "reconstruction_s": sum(step.reconstruction_s for step in record.steps),
         **{score.name: score.value for score in last.scores},
         **last.truth,
+        **({} if record.distrust is None else _distrust_summary(record.distrust)),
+    }
+
+
+def _distrust_summary(distrust: SliceDistrust) -> dict[str, object]:
+    return {
+        "distrusted_spokes": distrust.flagged,
+        "distrust": [round(float(value), 3) for value in distrust.probability],
+        "watched_s": distrust.watched_s,
     }
 
 

@@ -43,6 +43,37 @@ class StepRecord:
 
 
 @dataclass(frozen=True)
+class SliceDistrust:
+    """What the loop thought of the spokes of a slice.
+
+    Parameters
+    ----------
+    time_s
+        (spoke,) instants.
+    ecg_s
+        (beat,) R waves.
+    probability
+        (spoke,) to be corrupted, as it was judged in the end.
+    body_mm, heart_mm
+        (spoke,) how far body and heart seemed to have gone in the plane.
+    watched_s
+        Wall-clock seconds that judging took.
+    """
+
+    time_s: Tensor
+    ecg_s: Tensor
+    probability: Tensor
+    body_mm: Tensor
+    heart_mm: Tensor
+    watched_s: float
+
+    @property
+    def flagged(self) -> int:
+        """Number of spokes that were corrupted more probably than not."""
+        return int((self.probability >= 0.5).sum())
+
+
+@dataclass(frozen=True)
 class SliceRecord:
     """A finished slice.
 
@@ -62,6 +93,8 @@ class SliceRecord:
         (frame, y, x) real, magnitude of the band-limited truth on the same grid; None for real k-space.
     body
         (y, x) bool, the region in which quality against the truth is measured; None where there is no truth.
+    distrust
+        What was thought of its spokes; None where nobody watched.
     """
 
     index: int
@@ -71,6 +104,7 @@ class SliceRecord:
     image: Tensor
     truth: Tensor | None = None
     body: Tensor | None = None
+    distrust: SliceDistrust | None = None
 
     @property
     def seconds(self) -> float:

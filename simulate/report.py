@@ -26,6 +26,7 @@ from torch import Tensor
 from kspace.formats.files import atomic_text
 from kspace.quality.judge import Score
 from simulate.record import ScanRecord, SliceRecord, StepRecord
+from simulate.report_distrust import distrust_section
 from simulate.report_heart import heart_section
 
 Grey = NDArray[np.uint8]
@@ -87,6 +88,7 @@ def render_report(record: ScanRecord) -> str:
         "speed_note": f"{_rr(record):.2f} s per beat",
         "stills": _stills(record),
         "heart": heart_section(record.heart),
+        "distrust": distrust_section(record.slices),
         "charts": _charts(record, chosen, scores),
         "slices": _slice_table(record, scores),
         "decisions": "".join(_decisions(record, r) for r in record.slices),

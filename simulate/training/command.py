@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kspace.errors import SpokewiseError, UsageError
+from kspace.motion.network import SpokeNetworkOptions
 from kspace.recon.networks.temporal_prior import PriorOptions
 from kspace.recon.networks.unrolled import UnrolledOptions
 from kspace.recon.unet import UNetRecipe
@@ -17,6 +18,8 @@ from kspace.weights.store import read_card, verify
 from simulate.training.bank import Bank
 from simulate.training.dataset import HeartOptions
 from simulate.training.lines import LineTraining, train_lines
+from simulate.training.motion import MotionTraining, train_motion
+from simulate.training.motion_bank import MotionBankOptions
 from simulate.training.post_processor import UNetTraining, train_unet
 from simulate.training.randomise import Randomisation
 from simulate.training.recon import MODEL, ReconTraining, train_recon
@@ -24,7 +27,7 @@ from simulate.training.scans import ProtocolRange
 from simulate.training.segment import MODELS, WHOLE_BODY, NetworkTraining, SegmentTraining, train_segment
 from simulate.training.trainer import TrainingStatus
 
-TASKS = ("recon", "unet", "segment", "motion-cartesian")
+TASKS = ("recon", "unet", "segment", "motion", "motion-cartesian")
 _SCANS = 100  # drawn for recon and unet, unless told
 _CINES = 96  # drawn for motion-cartesian
 _LINE_S = 15.0
@@ -93,7 +96,10 @@ def train_command(task: str, out: Path, say: Callable[[str], None], options: Tra
             return
         heard[0] = now
 
-    if task == "unet":
+    if task == "motion":
+        motion = tiny_motion(seed) if quick else MotionTraining(minutes, patients or MotionTraining.patients, seed=seed)
+        result = train_motion(out, motion, on_part=say, on_step=on_step)
+    elif task == "unet":
         unet = tiny_unet(seed) if quick else UNetTraining(minutes=minutes, patients=patients or _SCANS, seed=seed)
         result = train_unet(out, unet, on_part=say, on_step=on_step)
     elif task == "segment":
@@ -146,6 +152,12 @@ def tiny_segment(seed: int) -> SegmentTraining:
 def tiny_lines(seed: int) -> LineTraining:
     """Return the like of :func:`tiny` for mis-triggered lines."""
     return LineTraining(10, 2, 1, scans=2, frames=6, size=32, evidence_steps=3, sequence_steps=2, seed=seed)
+
+
+def tiny_motion(seed: int) -> MotionTraining:
+    """Return the like of :func:`tiny` for the detection of corrupted spokes."""
+    bank = MotionBankOptions((24, 24), (2, 2), (4, 4), seconds=(0.6, 0.6), scans=2)
+    return MotionTraining(10, 1, 1, SpokeNetworkOptions(channels=4, dilations=(1,)), bank, steps=4, seed=seed)
 
 
 def models_command(folder: Path | None) -> dict[str, Any]:

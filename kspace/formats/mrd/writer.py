@@ -11,6 +11,7 @@ import h5py
 import ismrmrd
 import numpy as np
 from ismrmrd.hdf5 import acquisition_dtype, acquisition_header_dtype
+from torch import Tensor
 
 from kspace.errors import InputError
 from kspace.formats.files import temporary_beside
@@ -92,7 +93,7 @@ class ScanWriter:
         """Number of spokes appended so far."""
         return int(self._spokes_of_slice.sum())
 
-    def append(self, scan: RadialScan) -> None:
+    def append(self, scan: RadialScan, trust: Tensor | None = None) -> None:
         """Append spokes.
 
         Parameters
@@ -101,6 +102,8 @@ class ScanWriter:
             The next batch. Every batch has the coils, readout and whole geometry of the first (a batch of one slice
             keeps the geometry of all, and its ``slice_index`` says which it is), and frames if the first has. The
             R waves of all batches are merged; the noise covariance is that of the first.
+        trust
+            (spoke,) how much each should count, for ``user_float[0]`` of its header.
 
         Raises
         ------
@@ -127,6 +130,8 @@ class ScanWriter:
         heads["idx"]["slice"] = slices
         heads["idx"]["phase"] = 0 if frame is None else frame
         heads["idx"]["kspace_encode_step_1"] = _steps(slices, per_slice) % (_MAX_COUNT + 1)
+        if trust is not None:
+            heads["user_float"][:, 0] = trust.cpu().numpy()
         self._write(heads, scan)
         self._first = self._first or scan.select(slice(0, 0))
         self._ecg_s, self._spokes_of_slice, self._n_rows = ecg_s, per_slice, self._table.shape[0]

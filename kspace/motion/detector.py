@@ -1,0 +1,81 @@
+"""How probable it is that a spoke does not show what its frame should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from kspace.motion.examine import Examined, examine, plain_score
+from kspace.motion.features import NAMES
+from kspace.motion.network import SpokeNetwork, shipped_detector
+from kspace.scan import RadialScan
+
+Detector = Callable[[Tensor], Tensor]
+"""Takes (spoke, feature) features of one slice in the order of time, and returns (spoke,) probabilities."""
+_SPIKE = 3.5  # the logarithm of a power; of 50 simulated scans without spikes the largest was 2.6
+FLAGGED = 0.5
+"""A spoke is called corrupted from this probability on."""
+
+
+def plain_detector(features: Tensor) -> Tensor:
+    """Return probabilities by rules that nothing was trained for; they are not calibrated."""
+    return torch.sigmoid(2 * plain_score(features))
+
+
+@dataclass(frozen=True)
+class LearntDetector:
+    """A network as a :data:`Detector`, and beside it the one check that needs none: a spike is a spike."""
+
+    network: SpokeNetwork
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return the (spoke,) probabilities."""
+        spiked = torch.sigmoid(4 * (features[:, NAMES.index("spark")] - _SPIKE))
+        with torch.no_grad():
+            return torch.maximum(torch.sigmoid(self.network(features[None])[0]), spiked)
+
+
+@cache
+def default_detector() -> Detector:
+    """Return the shipped network."""
+    return LearntDetector(shipped_detector()[0])
+
+
+@dataclass(frozen=True)
+class Distrust:
+    """What was found.
+
+    Parameters
+    ----------
+    probability
+        (spoke,) float32 that each is corrupted.
+    examined
+        What it follows from.
+    """
+
+    probability: Tensor
+    examined: Examined
+
+
+def distrust(
+    spokes: RadialScan, frame: Tensor, n_frames: int, *, noise_std: float, detector: Detector | None = None
+) -> Distrust:
+    """Judge the spokes of one slice by each other.
+
+    Parameters
+    ----------
+    spokes
+        Whitened, in the order of time.
+    frame, n_frames
+        (spoke,) int64, and how many.
+    noise_std
+        Of one whitened sample.
+    detector
+        The shipped network by default.
+    """
+    examined = examine(spokes, frame, n_frames, noise_std=noise_std)
+    return Distrust((detector or default_detector())(examined.features), examined)
