@@ -20,6 +20,7 @@ from kspace.equations import NormalEquations
 from kspace.errors import InputError, UsageError
 from kspace.gating import assign_frames
 from kspace.metrics import body_mask, nrmse, psnr, ssim
+from kspace.motion.examine import FEWEST
 from kspace.motion.watch import Watch
 from kspace.noise import noise_std
 from kspace.quality.change import ChangeJudge
@@ -393,7 +394,7 @@ class SliceScan:
         )
 
     def _distrust(self) -> SliceDistrust | None:
-        if self._watch is None or not len(self._watch.probability):
+        if self._watch is None or len(self._watch.probability) < FEWEST:
             return None
         body_mm, heart_mm = self._watch.navigation_mm()
         return SliceDistrust(

@@ -40,12 +40,12 @@ def coil_maps():
     """Return (coil, y, x) of unit root sum of squares."""
     y, x = torch.meshgrid((torch.arange(N) - N / 2) / N, (torch.arange(N) - N / 2) / N, indexing="ij")
     angles = torch.arange(COILS) * 2 * math.pi / COILS
-    maps = torch.stack([torch.exp(-((y - torch.sin(a)) ** 2 + (x - torch.cos(a)) ** 2)) + 0j for a in angles])
+    maps = torch.stack([torch.exp(-0.3 * ((y - torch.sin(a)) ** 2 + (x - torch.cos(a)) ** 2)) + 0j for a in angles])
     maps = maps * torch.polar(torch.ones(COILS), angles)[:, None, None]
     return (maps / maps.abs().square().sum(0).sqrt()).to(torch.complex64)
 
 
-def measure(shown, images, *, noise=0.1, seed=0):
+def measure(shown, images, *, noise=0.05, seed=0):
     """Return whitened spokes, each of the image (spoke,) that it shows."""
     n = len(shown)
     positions = radial_positions(golden_angles(n), 2 * N)
