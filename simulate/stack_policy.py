@@ -64,7 +64,8 @@ class StackPolicy:
     def record(self, result: StackResult) -> Mapping[str, Any]:
         """Return what goes into ``scan.json``: decision, promise, and the measures that the promise is about."""
         view, card = result.view, self.calibration
-        found = measured(view.areas_mm2[0], view.spacing_mm)
+        fits = card is not None and not self.misfits
+        found = card.rule.measure(view) if card is not None and fits else measured(view.areas_mm2[0], view.spacing_mm)
         unlike = card is not None and not self.misfits and _unlike(card, view)
         # The rule as a whole is proven, scans that ran to the cap with it; strangers are of no cohort that it was.
         applies = card is not None and not self.misfits and card.limit is not None and not unlike

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from kspace.errors import InputError
 from kspace.formats.files import atomic_text, existing_file, one_line
+from kspace.quality.correction import Correction
 from kspace.quality.features import state_features
 from kspace.quality.learn_then_test import fixed_sequence, upper_bound
 from kspace.quality.linear import LinearModel
@@ -20,7 +21,7 @@ from kspace.quality.measures import MEASURES, Tolerance
 from kspace.quality.policies.guaranteed import Guaranteed
 from kspace.quality.policies.path import Path as ScanPath
 from kspace.quality.policies.path import Uniform, WhereItGains, walk
-from kspace.quality.policies.policy import excess_at, measured_at, reference_of
+from kspace.quality.policies.policy import reference_of
 from kspace.quality.predictors import Predictors, StateRows, state_rows
 from kspace.quality.shift import ShiftGuard, fit_guard
 from kspace.quality.trajectory import Array, Trajectory
@@ -76,7 +77,7 @@ def walk_rule(rule: Guaranteed, trajectory: Trajectory, *, first: int = 1) -> Wa
         states,
         np.array([view.mean_seconds for view in views]),
         np.array([rule.score(view) for view in views]),
-        np.array([excess_at(trajectory, steps, rule.tolerance) for steps in states]),
+        rule.tolerance.excess(np.array([rule.measure(view) for view in views]), reference_of(trajectory)),
     )
 
 
@@ -113,7 +114,7 @@ class StoppingCalibration(BaseModel):
         Of the gain, see :class:`~kspace.quality.policies.path.WhereItGains`; 1 keeps slices together.
     first
         Steps of a slice before the first decision.
-    lv_error, risk, guard
+    lv_error, risk, guard, correction
         What the rule is made of.
     reference_features
         (patient, feature) of calibration patients at the first decision, for
@@ -141,13 +142,16 @@ class StoppingCalibration(BaseModel):
     lv_error: LinearModel
     risk: LinearModel
     guard: ShiftGuard
+    correction: Correction
     reference_features: list[list[float | None]]
 
     @property
     def rule(self) -> Guaranteed:
         """The policy."""
         path: ScanPath = Uniform() if self.share == 1 else WhereItGains(self.lv_error, self.share)
-        return Guaranteed(path, self.risk, self.limit, self.guard, Tolerance(*self.tolerance), name=self.name)
+        return Guaranteed(
+            path, self.risk, self.limit, self.guard, Tolerance(*self.tolerance), self.correction, name=self.name
+        )
 
     def promise(self) -> str:
         """Return what is promised, in words."""
@@ -203,7 +207,7 @@ def uncalibrated_rule(
     path: ScanPath = Uniform() if share == 1 else WhereItGains(predictors.lv_error, share)
     rows: StateRows = state_rows(fitted_on, predictors.kept, [path], first=first)
     guard = fit_guard(rows.features, rows.patients)
-    return Guaranteed(path, predictors.missed, None, guard, predictors.kept)
+    return Guaranteed(path, predictors.risk, None, guard, predictors.kept, predictors.correction)
 
 
 def prove(walks: Sequence[Walk], promise: Promise) -> float | None:
@@ -258,10 +262,11 @@ def calibrate_rule(
         misses_at_cap=sum(bool(w.excess[-1] > 1) for w in walks),
         mean_seconds=float(np.mean([w.seconds[s] for w, s in zip(walks, stops, strict=True)])),
         half_widths=_half_widths(
-            [measured_at(one, w.states[s]) for one, w, s in zip(calibrated_on, walks, stops, strict=True)],
+            [rule.measure(view_of(one, w.states[s])) for one, w, s in zip(calibrated_on, walks, stops, strict=True)],
             [reference_of(one) for one in calibrated_on], promise.alpha,
         ),
-        share=share, first=first, lv_error=predictors.lv_error, risk=predictors.missed, guard=rule.guard,
+        share=share, first=first, lv_error=predictors.lv_error, risk=predictors.risk, guard=rule.guard,
+        correction=predictors.correction,
         reference_features=[[v if np.isfinite(v) else None for v in row] for row in features],
     )  # fmt: skip
 

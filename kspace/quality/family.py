@@ -62,7 +62,8 @@ class Outcome:
     excess
         Largest error in units of the tolerance; above 1 the scan misses.
     found, reference
-        (measure,) at the stop, and of the complete scan: :data:`~kspace.quality.measures.MEASURES`.
+        (measure,) at the stop, as the policy reports them (the guaranteed rule corrects volumes), and of the complete
+        scan: :data:`~kspace.quality.measures.MEASURES`.
     """
 
     patient: str
@@ -139,18 +140,17 @@ def _rounds(predictors: Predictors, patients: Sequence[Trajectory]) -> tuple[Arr
 
 def outcomes(family: Family, patients: Sequence[Trajectory]) -> dict[str, list[Outcome]]:
     """Return what becomes of every patient under every policy, by the policy's name; the oracle is the last."""
-    first = family.calibration.first
+    first, rule = family.calibration.first, family.calibration.rule
     found: dict[str, list[Outcome]] = {}
     for one in patients:
         reference = reference_of(one)
         stops = {policy.name: run(policy, one, first=first) for policy in family.policies}
-        passed = [stopped.steps for stopped in stops.values()] + walk(family.calibration.rule.path, one, first=first)
-        stops[ORACLE] = oracle(one, family.tolerance, first=first, also=passed)
+        passed = [stopped.steps for stopped in stops.values()] + walk(rule.path, one, first=first)
+        stops[ORACLE] = oracle(one, family.tolerance, first=first, also=passed, measure=rule.measure)
         for name, stopped in stops.items():
-            found.setdefault(name, []).append(
-                Outcome(
-                    one.patient, name, stopped, excess_at(one, stopped.steps, family.tolerance),
-                    measured_at(one, stopped.steps), reference,
-                )
-            )  # fmt: skip
+            measures = measured_at(one, stopped.steps)
+            if name == rule.name:
+                measures = rule.measure(view_of(one, stopped.steps))
+            excess = float(family.tolerance.excess(measures, reference))
+            found.setdefault(name, []).append(Outcome(one.patient, name, stopped, excess, measures, reference))
     return found

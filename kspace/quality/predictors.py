@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from kspace.quality.correction import Correction, fit_correction
 from kspace.quality.features import CURVE_FEATURES, SLICE_FEATURES, STATE_FEATURES, slice_features, state_features
 from kspace.quality.linear import Kind, LinearModel, fit
 from kspace.quality.measures import MEASURES, Tolerance
@@ -62,6 +63,10 @@ class Predictors(BaseModel):
         Logarithms of the errors of :data:`ERRORS`, in their own units.
     ef_within, missed
         Probabilities that the EF's tolerance is kept, and that any part of it is not.
+    correction
+        Of the LV's volumes.
+    risk
+        Probability that the tolerance is not kept by corrected volumes.
     excess
         Logarithm of the largest error in units of the tolerance.
     curve_rules
@@ -85,6 +90,8 @@ class Predictors(BaseModel):
     errors: dict[str, LinearModel]
     ef_within: LinearModel
     missed: LinearModel
+    correction: Correction
+    risk: LinearModel
     excess: LinearModel
     curve_rules: LinearModel
     tolerance: tuple[float, float, float]
@@ -230,6 +237,10 @@ def fit_predictors(trajectories: Sequence[Trajectory], cohort: str, options: Fit
         return fit(target, states.features, values, STATE_FEATURES, states.patients, kind=kind)
 
     excess = options.tolerance.excess(states.found, states.reference)
+    correction, better = fit_correction(
+        states.features, states.found, states.reference, states.patients, options.tolerance
+    )
+    off = options.tolerance.excess(better, states.reference) > 1
     within = (states.errors("lv_ef_percent") <= options.tolerance.ef_points).astype(np.float64)
     rules = [STATE_FEATURES.index(name) for name in CURVE_FEATURES]
     return Predictors(
@@ -243,6 +254,8 @@ def fit_predictors(trajectories: Sequence[Trajectory], cohort: str, options: Fit
         errors={name: on_states(f"log_{name}", np.log(states.errors(name) + _LEAST_SHARE)) for name in ERRORS},
         ef_within=on_states("ef_within", within, probability=True),
         missed=on_states("missed", (excess > 1).astype(np.float64), probability=True),
+        correction=correction,
+        risk=on_states("risk", off.astype(np.float64), probability=True),
         excess=on_states("log_excess", np.log(np.clip(excess, _LEAST_SHARE, 20.0))),
         curve_rules=fit("ef_within", states.features[:, rules], within, CURVE_FEATURES, states.patients,
                         kind="probability"),

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from kspace.quality.correction import Correction
 from kspace.quality.features import STATE_FEATURES, state_features
 from kspace.quality.linear import LinearModel
-from kspace.quality.measures import Tolerance
+from kspace.quality.measures import Tolerance, measured
 from kspace.quality.policies.path import Path
 from kspace.quality.policies.policy import Choice, stay
 from kspace.quality.shift import ShiftGuard
@@ -34,6 +35,8 @@ class Guaranteed:
         Finds scans that are unlike those that the rule was calibrated on: they run to the cap.
     tolerance
         Of the promise.
+    correction
+        Of the LV's volumes: the promise is about corrected ones.
     """
 
     path: Path
@@ -41,12 +44,18 @@ class Guaranteed:
     limit: float | None
     guard: ShiftGuard | None = None
     tolerance: Tolerance = field(default_factory=Tolerance)
+    correction: Correction = field(default_factory=Correction)
     name: str = "guaranteed"
     because: str = "nothing was proven at this tolerance and risk"
 
     def score(self, view: View) -> float:
         """Return the risk score of a state; infinite where the scan is unlike the calibration cohort."""
         return self._score(state_features(view, self.tolerance))
+
+    def measure(self, view: View) -> Array:
+        """Return the (measure,) that the scan would report if it ended now."""
+        found = measured(view.areas_mm2[0], view.spacing_mm)
+        return self.correction(found, state_features(view, self.tolerance), self.tolerance)
 
     def _score(self, features: Array) -> float:
         if not np.isfinite(features[STATE_FEATURES.index("ef")]):

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from kspace.quality.measures import Tolerance, measured
 from kspace.quality.policies.policy import Choice, Stopped, excess_at, reference_of
-from kspace.quality.trajectory import Trajectory
-from kspace.quality.view import Steps
+from kspace.quality.trajectory import Array, Trajectory
+from kspace.quality.view import Steps, View, view_of
 
 
-def oracle(trajectory: Trajectory, tolerance: Tolerance, *, first: int = 1, also: list[Steps] | None = None) -> Stopped:
+def oracle(
+    trajectory: Trajectory,
+    tolerance: Tolerance,
+    *,
+    first: int = 1,
+    also: Sequence[Steps] = (),
+    measure: Callable[[View], Array] | None = None,
+) -> Stopped:
     """Return the shortest scan within tolerance, at the same steps, that a search which knows the truth finds.
 
     Looked at are: all slices together; from the first step on, always one more step of the slice that helps most; and
@@ -27,6 +36,8 @@ def oracle(trajectory: Trajectory, tolerance: Tolerance, *, first: int = 1, also
         Steps that every slice has before the first decision.
     also
         States (slice,) to look at besides.
+    measure
+        What a policy would report that does not report what was drawn; a state counts if either is within tolerance.
 
     Returns
     -------
@@ -35,8 +46,15 @@ def oracle(trajectory: Trajectory, tolerance: Tolerance, *, first: int = 1, also
     n_steps, n_slices = trajectory.n_steps, trajectory.n_slices
     first = min(first, n_steps)
     states = [np.full(n_slices, step, dtype=np.int64) for step in range(first, n_steps + 1)]
-    states += [state for state in (also or []) if state.min() >= first]
-    within = [state for state in states if excess_at(trajectory, state, tolerance) <= 1]
+    states += [state for state in also if state.min() >= first]
+    reference = reference_of(trajectory)
+
+    def near(state: Steps) -> bool:
+        if excess_at(trajectory, state, tolerance) <= 1:
+            return True
+        return measure is not None and bool(tolerance.excess(measure(view_of(trajectory, state)), reference) <= 1)
+
+    within = [state for state in states if near(state)]
     best = min(within, key=lambda s: _seconds(trajectory, s), default=None)
     greedy = _greedy(trajectory, tolerance, first, _seconds(trajectory, states[-1] if best is None else best))
     found = best if greedy is None else greedy
