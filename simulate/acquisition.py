@@ -372,6 +372,13 @@ class SliceScan:
         """Scan time so far."""
         return self._seconds
 
+    @property
+    def distrusted_share(self) -> float:
+        """Mean probability that a spoke is corrupted; NaN where nobody watches."""
+        if self._watch is None or not len(self._watch.probability):
+            return math.nan
+        return float(self._watch.probability.double().mean())
+
     def run_dry(self) -> None:
         """End the slice because the source has no more spokes."""
         last = self._steps[-1]

@@ -85,6 +85,8 @@ class _Slice:
         if self.past:
             change = 1 - float(dice(drawn.labels, self.past[-1].drawn.labels).nanmean())
         scores = {score.name: score.value for score in self.observed.scores}
+        if not np.isnan(share := self.scan.distrusted_share):
+            scores["distrusted_share"] = share
         self.past.append(
             _Past(drawn, {**scores, **evidence_scores(self.observed.evidence), **drawn.scores, "label_change": change})
         )

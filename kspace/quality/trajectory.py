@@ -27,7 +27,7 @@ SCORES = {
     "prediction_error": "Error with which the image of the step before foresaw the newest spokes, noise taken out",
     "held_out_over_noise": "Residual of held-out spokes over the noise",
     "reconstruction_spread": "Spread of reconstructions of parts of the spokes over the heart, relative",
-    "distrusted_share": "Share of the spokes so far that motion detection took out",
+    "distrusted_share": "Mean probability that a spoke so far is corrupted, from motion detection",
     "entropy": "Entropy of the labels' probabilities, mean over the pixels labelled as heart, nats",
     "flip_risk": "Entropy among the foreground labels, mean over labelled pixels and frames, nats",
     "betti_errors": "Wrong pieces and holes per frame, where the slice's position says what is right",

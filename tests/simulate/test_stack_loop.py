@@ -126,3 +126,10 @@ def test_times_have_to_be_given_and_to_ascend(scanner: SimulatedScanner, draw: S
         scan_stack_together(scanner, replace(QUICK, times=()), Script([]), draw)
     with pytest.raises(UsageError, match="decisions"):
         replace(QUICK, times=(1.0, 0.5))
+
+
+def test_what_motion_detection_says_is_seen_by_the_policy(scanner: SimulatedScanner, draw: SegmenterDrawer) -> None:
+    policy = Script([[True] * 3])
+    scan_stack_together(scanner, replace(QUICK, watched=True), policy, draw)
+    share = policy.seen[-1].score("distrusted_share")
+    assert ((share >= 0) & (share < 0.5)).all()
