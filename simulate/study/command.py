@@ -18,7 +18,7 @@ from simulate.study.progress import StudyProgress, in_words
 from simulate.study.protocol import Protocol
 from simulate.study.published import CITATION, DIFFERENCES, as_html, as_text, machado_table
 from simulate.study.run import run_study
-from simulate.study.store import Store, card_facts
+from simulate.study.store import Store, key_of
 
 MACHADO = "machado2023"
 CALIBRATION = "calibration.json"
@@ -70,6 +70,20 @@ class StudyOptions:
         return Question(Tolerance(self.ef_points, self.volume_percent), Promise(self.alpha, self.confidence))
 
 
+def _stored(store: Store, protocol: Protocol, seed: int, say: Callable[[str], None]) -> tuple[str, Protocol]:
+    """Return the study that was asked for, or else the largest in the store: weights may have changed since."""
+    key = key_of(protocol, seed)
+    if store.numbers(key):
+        return key, protocol
+    counts = {other: len(store.numbers(other)) for other in store.studies()}
+    largest = max(counts, key=lambda other: counts[other], default=None)
+    if largest is None or not counts[largest]:
+        raise InputError(f"{store.path} holds no patients", expected="a study", hint="Compute some: --patients 220")
+    facts: Any = store.studies()[largest]
+    say(f"study {largest} of {counts[largest]} patients, of another protocol, seed or other weights than asked for")
+    return largest, Protocol.of(facts["protocol"], str(store.path))
+
+
 def study_command(out: Path, options: StudyOptions, say: Callable[[str], None]) -> dict[str, Any]:
     """Run a study in a folder and return its record, whose ``text`` is for people.
 
@@ -80,7 +94,10 @@ def study_command(out: Path, options: StudyOptions, say: Callable[[str], None]) 
     """
     protocol, question = options.protocol(), options.question()
     store = Store(out)
-    key = store.register(protocol, options.seed)
+    if options.patients:
+        key = store.register(protocol, options.seed)
+    else:
+        key, protocol = _stored(store, protocol, options.seed, say)
     record: dict[str, Any] = {"out": str(out), "store": str(store.path), "key": key, "synthetic": True}
     if options.patients:
         known = sum(number < options.patients for number in store.numbers(key))
@@ -103,7 +120,7 @@ def study_command(out: Path, options: StudyOptions, say: Callable[[str], None]) 
     record["patients"] = len(patients)
     started = time.monotonic()
     try:
-        evaluation = evaluate(patients, card_facts(protocol), question, date=time.strftime("%Y-%m-%d"))
+        evaluation = evaluate(patients, store.card_facts(key), question, date=time.strftime("%Y-%m-%d"))
     except InputError as error:
         say(f"not evaluated yet: {error}")
         return record | {"evaluation": None, "text": f"{len(patients)} patients in {store.path}"}

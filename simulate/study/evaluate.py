@@ -194,7 +194,7 @@ def evaluate(
     trajectories
         Of a study's patients, who say which part they are in.
     facts
-        Of the protocol, for the card of the calibrated rule: :func:`~simulate.study.store.card_facts`.
+        Of the protocol, for the card of the calibrated rule: :meth:`~simulate.study.store.Store.card_facts`.
     question
         Tolerance, risk, and fixed times to compare with.
     date

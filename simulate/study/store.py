@@ -69,12 +69,6 @@ def facts_of(protocol: Protocol, seed: int) -> dict[str, object]:
     return {"engine": _ENGINE, "seed": seed, "protocol": protocol.model_dump(mode="json"), "weights": weights}
 
 
-def card_facts(protocol: Protocol) -> dict[str, JsonValue]:
-    """Return what a calibrated rule's promise depends on, for its card: the protocol, and the weights of networks."""
-    weights: Any = facts_of(protocol, 0)["weights"]
-    return {**protocol.model_dump(mode="json"), "weights": weights}
-
-
 def key_of(protocol: Protocol, seed: int) -> str:
     """Return the key of a study."""
     return hashlib.sha256(json.dumps(facts_of(protocol, seed), sort_keys=True).encode()).hexdigest()[:16]
@@ -151,6 +145,11 @@ class Store:
         with self._open() as database:
             query = "SELECT number, core_s, rss_mb FROM patients WHERE key = ? ORDER BY rowid"
             return [(int(n), float(s), float(m)) for n, s, m in database.execute(query, (key,))]
+
+    def card_facts(self, key: str) -> dict[str, JsonValue]:
+        """Return what the promise of a rule that was calibrated on a study depends on: its protocol, and its weights."""
+        facts: Any = self.studies()[key]
+        return {**facts["protocol"], "weights": facts["weights"]}
 
     def studies(self) -> dict[str, dict[str, object]]:
         """Return the facts of every study in the file by its key."""

@@ -26,6 +26,14 @@ def test_a_study_says_what_is_missing_and_goes_on(tmp_path: Path) -> None:
     again = study_command(tmp_path, StudyOptions(changes=changes, patients=0, machado=True), said.append)
     assert again["evaluation"] == more["evaluation"]
     assert again["published"] == more["published"]
+    other = study_command(tmp_path, StudyOptions(patients=0, machado=True), said.append)
+    assert other["key"] == more["key"]
+    assert "other weights" in said[-2]
+
+
+def test_an_empty_folder_has_nothing_to_evaluate(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no patients"):
+        study_command(tmp_path, StudyOptions(patients=0), print)
 
 
 @pytest.mark.parametrize(
