@@ -147,7 +147,7 @@ class Store:
             return [(int(n), float(s), float(m)) for n, s, m in database.execute(query, (key,))]
 
     def card_facts(self, key: str) -> dict[str, JsonValue]:
-        """Return what the promise of a rule that was calibrated on a study depends on: its protocol, and its weights."""
+        """Return what the promise of a rule that a study calibrated depends on: protocol and weights."""
         facts: Any = self.studies()[key]
         return {**facts["protocol"], "weights": facts["weights"]}
 
