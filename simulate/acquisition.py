@@ -338,7 +338,9 @@ class SliceScan:
         trust = None
         if self._watch is not None and self._noise_std > 0:
             began = time.perf_counter()
-            image, maps = (None, None) if before is None or calibration is None else (before.image, calibration.maps)
+            # Images that have not seen a whole beat foresee nothing of the rest of it.
+            seen = self._gated.equations is not None and bool((self._gated.equations.spokes > 0).all())
+            image, maps = (before.image, calibration.maps) if before and calibration and seen else (None, None)
             trust = 1 - self._watch.judge(batch, image, maps, noise_std=self._noise_std)
             self._watched_s += time.perf_counter() - began
         equations = self._gated.add(batch, frame, trust)
