@@ -1,6 +1,6 @@
 """How well quality control without a truth foretells the truth, on test patients of a stored study.
 
-    python -m bench.quality_control STUDY_FOLDER [--key KEY] [--out NAME.json]
+    python -m bench.quality_control STUDY_FOLDER [--key KEY] [--fit-all] [--out NAME.json]
 
 Synthetic patients. Predictors are fitted on the study's fit patients; what is printed is measured on its test patients,
 who had no part in it. Nothing is computed but what the stored trajectories hold.
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.stored import parts_of
+from kspace.quality.correction import fit_correction
 from kspace.quality.features import CURVE_FEATURES, STATE_FEATURES
 from kspace.quality.figures import auroc, correlation, expected_calibration_error
 from kspace.quality.policies.path import Uniform
@@ -76,6 +77,23 @@ def judge(predictors: Predictors, test: Sequence[Trajectory], options: FitOption
     return found
 
 
+def correction_table(patients: Sequence[Trajectory], options: FitOptions) -> list[dict[str, float]]:
+    """Return by scan time how many patients miss as drawn and corrected, by fits without them; slices all together."""
+    rows = state_rows(patients, options.tolerance, [Uniform()], first=options.first)
+    _, better = fit_correction(rows.features, rows.found, rows.reference, rows.patients, options.tolerance)
+    drawn, corrected = (options.tolerance.excess(x, rows.reference) > 1 for x in (rows.found, better))
+    table = []
+    for seconds in np.unique(rows.seconds):
+        then = rows.seconds == seconds
+        table.append(
+            {
+                "seconds": float(seconds), "patients": int(then.sum()), "missed": int(drawn[then].sum()),
+                "missed_corrected": int(corrected[then].sum()),
+            }
+        )  # fmt: skip
+    return table
+
+
 def _bootstrap(said: Array, true: NDArray[Any], patients: NDArray[Any], seed: int, n: int = 500) -> list[float]:
     rng = np.random.default_rng(seed)
     where = [np.flatnonzero(patients == number) for number in np.unique(patients)]
@@ -91,12 +109,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path, help="of a study")
     parser.add_argument("--key", help="of the study in it, where there are several")
+    parser.add_argument("--fit-all", action="store_true", help="fit on the calibration patients, too")
     parser.add_argument("--out", type=Path, help="JSON file")
     arguments = parser.parse_args()
     parts = parts_of(arguments.folder, arguments.key)
     options = FitOptions()
-    predictors = fit_predictors(parts.fit, parts.cohort, options)
-    found = {"synthetic": True, "fit": len(parts.fit), **judge(predictors, parts.test, options)}
+    fitted_on = [*parts.fit, *parts.calibration] if arguments.fit_all else parts.fit
+    predictors = fit_predictors(fitted_on, parts.cohort, options)
+    found: dict[str, object] = {"synthetic": True, "fit": len(fitted_on), **judge(predictors, parts.test, options)}
+    found["correction"] = correction_table([*parts.fit, *parts.calibration], options)
     print(json.dumps(found, indent=1))
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(found, indent=1) + "\n")
