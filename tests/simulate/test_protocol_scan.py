@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import json
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kspace.errors import InputError
-from kspace.quality.calibration import StoppingCalibration, calibrate_rule
+from kspace.errors import InputError, UsageError
+from kspace.quality.calibration import StoppingCalibration, calibrate_rule, write_calibration
 from kspace.quality.policies import Fixed
 from kspace.quality.predictors import fit_predictors
 from kspace.quality.view import View, view_of
 from simulate.patient.parameters import Group
 from simulate.protocol_scan import planned_scan, protocol_of, protocol_scan
+from simulate.run import run_scan
 from simulate.stack_loop import scan_stack_together
 from simulate.study.compute import patient_trajectory
 from simulate.study.protocol import Part, Protocol, Who
@@ -69,3 +72,18 @@ def test_only_a_plain_phantom_can_follow_a_protocol() -> None:
     assert planned_scan("phantom:1", SubjectOptions(breathing="free")) is None
     with pytest.raises(InputError, match="calibration guaranteed"):
         protocol_of(card().model_copy(update={"protocol": {"matrix": "wide"}}))
+
+
+def test_a_shipped_calibration_is_found_and_scanned_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kspace.quality.calibration.FOLDER", tmp_path)
+    with pytest.raises(UsageError, match="no calibrated stopping rule"):
+        planned_scan("phantom:1", None)
+    write_calibration(card(), tmp_path / "guaranteed.json")
+    planned = planned_scan("phantom:1", None)
+    assert planned is not None
+    out = tmp_path / "scan"
+    run_scan(planned.source, planned.options, out, slices=(0, 1), record_options={}, together=planned.together)
+    stopping = json.loads((out / "scan.json").read_text())["stopping"]
+    assert stopping["policy"] == "guaranteed"
+    assert stopping["promise_applies"] == ("unlike" not in stopping["promise"])
+    assert stopping["seconds_per_slice"] in (pytest.approx(0.6), pytest.approx(0.8), pytest.approx(1.0))
