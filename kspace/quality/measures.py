@@ -44,7 +44,9 @@ def without_islands(areas: Array) -> Array:
         run[index] = np.where(there[index], run[index - 1] + run[index], 0)
     for index in range(len(run) - 2, -1, -1):
         run[index] = np.where(there[index] & there[index + 1], run[index + 1], run[index])
-    return np.moveaxis(np.where(alone & (run < run.max(0)), 0, by_slice), 0, -3)
+    # Of runs that hold as much, the first is the heart.
+    others = np.arange(len(run)).reshape(-1, *(1,) * (run.ndim - 1)) != run.argmax(0)
+    return np.moveaxis(np.where(alone & others, 0, by_slice), 0, -3)
 
 
 def volumes_ml(areas_mm2: Array, spacing_mm: float) -> Array:

@@ -37,6 +37,8 @@ def test_a_slice_alone_is_an_island_and_the_largest_run_never_is() -> None:
     assert without_islands(areas)[:, 0, 0].tolist() == [0, 0, 5, 6, 0]
     areas[:, 0, 0] = [0, 0, 5, 0, 4]
     assert without_islands(areas)[:, 0, 0].tolist() == [0, 0, 5, 0, 0]
+    areas[:, 0, 0] = [0, 5, 0, 5, 0]
+    assert without_islands(areas)[:, 0, 0].tolist() == [0, 5, 0, 0, 0]
 
 
 def _found(edv: float, esv: float) -> np.ndarray:
