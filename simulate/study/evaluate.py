@@ -37,7 +37,7 @@ class Question:
 
     tolerance: Tolerance = field(default_factory=Tolerance)
     promise: Promise = field(default_factory=Promise)
-    fixed_seconds: tuple[float, ...] = (4.0,)
+    fixed_seconds: tuple[float, ...] = (2.0, 4.0, 7.0)
 
 
 @dataclass(frozen=True)
