@@ -108,7 +108,7 @@ class Protocol(BaseModel):
     ectopic: Share = 0.0
     method: str = "unrolled"
     members: int = Field(2, ge=2, le=8)
-    window: int = Field(96, ge=32, le=256, multiple_of=16)
+    window: int = Field(128, ge=32, le=256, multiple_of=16)
     frames_at_once: int = Field(2, ge=1, le=60)
 
     @model_validator(mode="after")
