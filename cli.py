@@ -21,6 +21,7 @@ import typer
 from kspace.errors import SpokewiseError, UsageError
 
 if TYPE_CHECKING:
+    from simulate.record import StepRecord
     from simulate.subject import SubjectOptions
 
 app = typer.Typer(
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Radial cine MR: a scanner that stops when the images are good enough, and reconstruction of its spokes.",
 )
-_state = {"debug": False}
+_state: dict[str, int] = {"debug": False, "told": 0}
 _LATER = "the images were not segmented; spokewise segment does it"
 
 _SCANNER = "Simulated scanner"
@@ -241,6 +242,10 @@ def scan(
         def tell(index: int, estimate: DelayEstimate) -> None:
             found[index], told[str(index)] = estimate, estimate.record()
 
+        def stepped(index: int, record: StepRecord) -> None:
+            progress.step(index, record)
+            _give_way()
+
         try:
             result = run_scan(
                 spokes,
@@ -276,7 +281,7 @@ def scan(
                 segment=Segmenter() if segmented else None,
                 together=together,
                 on_spokes=progress.spokes,
-                on_step=progress.step,
+                on_step=stepped,
                 on_slice=progress.slice,
                 on_delays=tell,
             )
@@ -740,12 +745,11 @@ def _interrupted(stop: KeyboardInterrupt) -> typer.Exit:
 @contextmanager
 def _told_to_stop() -> Iterator[None]:
     """Let SIGTERM do what Ctrl-C does, and let what is finished be saved although somebody is impatient."""
-    told = 0
+    _state["told"] = 0
 
     def stop(number: int, frame: object) -> None:
-        nonlocal told
-        told += 1
-        if told != 2:
+        _state["told"] += 1
+        if _state["told"] != 2:
             raise KeyboardInterrupt
         _say("saving what is finished; once more stops at once")
 
@@ -759,6 +763,12 @@ def _told_to_stop() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _give_way() -> None:
+    """Stop here, if told to before: Python ignores what a signal raises while it tidies up after an object."""
+    if _state["told"]:
+        raise KeyboardInterrupt
 
 
 def main(arguments: list[str] | None = None) -> None:

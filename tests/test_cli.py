@@ -729,6 +729,21 @@ def test_a_scan_that_is_told_to_stop_keeps_what_was_finished(running: subprocess
     assert 0 < counts[1] < 4286
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_stop_that_python_loses_is_made_up_for_after_the_step() -> None:
+    class Tidied:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    with cli._told_to_stop():
+        cli._give_way()
+        Tidied()  # what is raised in a finaliser is ignored
+        with pytest.raises(KeyboardInterrupt):
+            cli._give_way()
+    with cli._told_to_stop():
+        cli._give_way()
+
+
 def test_a_scan_that_is_killed_leaves_finished_slices_readable(running: subprocess.Popen[str], tmp_path: Path) -> None:
     time.sleep(0.1)
     running.kill()
