@@ -66,6 +66,4 @@ def stored_network(
         ) from error
     network = SegmentationNetwork(NetworkOptions(view.features, view.dropout))
     load_model(name, network, folder)
-    # On a CPU convolutions take half the time with the channels of a pixel side by side.
-    network.requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network, view
+    return network.requires_grad_(False).to(device), view

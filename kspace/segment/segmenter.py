@@ -185,7 +185,7 @@ class _Way:
 
     def look(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities of labels (frame, 4, y, x) and of the slice's position (4,)."""
-        seen = (seen.flip(-1) if self.mirrored else seen).contiguous(memory_format=torch.channels_last)
+        seen = seen.flip(-1) if self.mirrored else seen
         with torch.no_grad(), torch.random.fork_rng(enabled=self.seed is not None):
             if self.seed is not None:
                 torch.manual_seed(self.seed)
