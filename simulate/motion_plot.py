@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,6 +21,8 @@ from simulate.record import SliceDistrust
 mpl.use("Agg")
 
 _FLAGGED, _PUT_RIGHT, _SOUND = "#c0392b", "#d68910", "#5d6d7e"
+_ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False, "borderaxespad": 0.1}
+"""Where legends stand: inside they would hide spokes."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +114,11 @@ def _figure(timelines: list[Timeline], title: str) -> Figure:
                 below.axvline(wave, color="#2471a3", lw=0.8, alpha=0.6)
         top.plot([], [], color="#2471a3", lw=0.8, label="R wave")
         top.set(ylim=(-0.04, 1.04), ylabel=f"slice {line.index}\ndistrust", xlim=(time[0], time[-1]))
-        top.legend(fontsize=7, ncols=4, loc="upper left", framealpha=0.8)
+        top.legend(fontsize=7, ncols=4, **_ABOVE)
         top.tick_params(labelbottom=False)
         below.plot(time, line.body_mm.numpy(), lw=1, label="body, mm", color="#1e8449")
         below.plot(time, line.heart_mm.numpy(), lw=1, label="heart, mm", color="#8e44ad")
         below.plot(time, line.turn_degrees.abs().numpy(), lw=1, label="turn, degrees", color="#b7950b")
         below.set(xlim=(time[0], time[-1]), ylabel="self-navigation", xlabel="seconds of scan", ylim=(0, None))
-        below.legend(fontsize=7, ncols=3, loc="upper left", framealpha=0.8)
+        below.legend(fontsize=7, ncols=3, **_ABOVE)
     return figure
