@@ -1,7 +1,7 @@
 """Draw what each event does to a picture: ``python docs/make_events.py``.
 
 A synthetic patient is scanned once for each event, with the same seed; beside the undisturbed images stand those that
-the same reconstructions make of disturbed spokes. Needs the extra ``docs`` (matplotlib).
+the same reconstructions make of disturbed spokes.
 """
 
 from __future__ import annotations

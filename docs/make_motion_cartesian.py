@@ -1,6 +1,6 @@
 """Draw a cine with mis-triggered lines, and what is made of it: ``python docs/make_motion_cartesian.py BANK``.
 
-Every third line of a test patient (synthetic) of ``bench.motion_cartesian``. Needs the extra ``docs`` (matplotlib).
+Every third line of a test patient (synthetic) of ``bench.motion_cartesian``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Draw the pictures of the documentation: ``python docs/make_pictures.py [front] [perfusion] --data ../shared/data``.
 
 The real hearts come from the data folder; spokes of the Sunnybrook cines are simulated, those of the perfusion scan are
-measured. Needs the extra ``docs`` (matplotlib).
+measured.
 """
 
 from __future__ import annotations

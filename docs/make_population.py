@@ -1,6 +1,6 @@
 """Draw twelve virtual patients beside the real hearts: ``python docs/make_population.py --data ../shared/data``.
 
-Every row is a heart at base, middle and apex, at end-diastole and end-systole. Needs the extra ``docs`` (matplotlib).
+Every row is a heart at base, middle and apex, at end-diastole and end-systole.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Draw what the unrolled network gains and loses: ``python docs/make_unrolled.py``.
 
 Three of the 20 test patients of ``bench.unrolled`` (synthetic) at 2 s: those in which the network gains least, middling
-and most over locally low rank, in PSNR around the heart. Needs the extra ``docs`` (matplotlib).
+and most over locally low rank, in PSNR around the heart.
 """
 
 from __future__ import annotations

@@ -5,12 +5,10 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from kspace.formats.files import written_beside
@@ -18,7 +16,8 @@ from kspace.motion.correct import Corrected
 from kspace.motion.features import self_navigation
 from simulate.record import SliceDistrust
 
-mpl.use("Agg")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FLAGGED, _PUT_RIGHT, _SOUND = "#c0392b", "#d68910", "#5d6d7e"
 _ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False, "borderaxespad": 0.1}
@@ -92,6 +91,8 @@ def timeline_png(timelines: list[Timeline], title: str = "") -> bytes:
 
 
 def _figure(timelines: list[Timeline], title: str) -> Figure:
+    from matplotlib.figure import Figure  # half a second, which only a picture is worth
+
     figure = Figure(figsize=(10, 0.6 + 3.2 * len(timelines)), layout="constrained")
     if title:
         figure.suptitle(title, fontsize=10)

@@ -1,8 +1,7 @@
-"""How a training went: a table and, where matplotlib is installed, a picture."""
+"""How a training went: a table and a picture."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,14 +16,9 @@ def write_curve(folder: Path, curve: Sequence[CurvePoint]) -> None:
 
 
 def draw_curve(folder: Path, curve: Sequence[CurvePoint], title: str) -> str:
-    """Draw ``curve.png`` and return an empty string, or why there is none.
-
-    matplotlib is the extra ``docs``: a training must not fail for want of it.
-    """
+    """Draw ``curve.png`` and return an empty string, or why there is none."""
     if not curve:
         return "no learning curve was drawn: nothing was validated"
-    if importlib.util.find_spec("matplotlib") is None:
-        return "no learning curve was drawn: matplotlib is not installed (pip install 'spokewise[docs]')"
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

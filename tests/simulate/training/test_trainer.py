@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kspace.errors import InputError, SpokewiseError, UsageError
-from simulate.training import learning_curve, trainer
+from simulate.training import trainer
 from simulate.training.options import TrainingOptions
 from simulate.training.ranks import training_device
 from simulate.training.trainer import BEST, CHECKPOINT, TrainingResult, TrainingStatus, train
@@ -251,13 +251,6 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 def test_options_without_sense_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         replace(OPTIONS, **change)  # type: ignore[arg-type]
-
-
-def test_without_matplotlib_there_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning_curve.importlib.util, "find_spec", lambda name: None)
-    result = run(tmp_path, replace(OPTIONS, max_steps=2))
-    assert "matplotlib is not installed" in result.note
-    assert not (tmp_path / "curve.png").exists()
 
 
 def test_the_callers_chance_is_left_alone(tmp_path: Path) -> None:
