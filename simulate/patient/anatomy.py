@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kspace.errors import InputError, ShapeError
+from kspace.parallel import one_thread
 from kspace.scan import Geometry
 from simulate.body import BodyState, Window
 from simulate.patient.canvas import Canvas
@@ -110,6 +111,7 @@ class PatientBody:
         """Return the exact volumes in mL of ``lv``, ``myocardium`` and ``rv`` at a state of the body."""
         return self.heart.volumes_ml(state)
 
+    @one_thread()
     def image(self, slice_index: int, state: BodyState, window: Window | None = None) -> Tensor:
         """Return the (y, x) complex64 transverse magnetisation of one slice, or of a window of it."""
         chest = self._chest_image(slice_index, state)
@@ -130,6 +132,7 @@ class PatientBody:
         heart = heart + canvas.rest() * chest[_slices(tight)]
         return _paste(image, heart, tight, window)
 
+    @one_thread()
     def fractions(
         self, slice_index: int, state: BodyState, window: Window | None = None, *, textured: bool = False
     ) -> Tensor:
@@ -149,6 +152,7 @@ class PatientBody:
         heart = heart + canvas.rest() * chest[(slice(None), *_slices(tight))]
         return _paste(result, heart, tight, window)
 
+    @one_thread()
     def labels(self, slice_index: int, state: BodyState) -> Tensor:
         """Return (y, x) uint8: 0 background, 1 LV cavity, 2 myocardium, 3 RV cavity, in the middle of the slice."""
         self._check_slice(slice_index)

@@ -193,7 +193,7 @@ class Thorax(_Checked):
     aorta_mm: float = quantity("mm", 8, 18, "radius of the descending aorta", "Turkbey et al., JMRI 39:360, 2014")
     rib_pitch_mm: float = quantity("mm", 22, 42, "distance of the ribs")
     lung_vessels: float = quantity("", 0, 2, "density of the lungs' vessels, 1 is usual")
-    lung_density: float = quantity("", 0.6, 1.6, "density of lung over that of a usual breath-hold", _LUNG, 1.0)
+    lung_density: float = quantity("", 0.4, 1.6, "density of lung over that of a usual breath-hold", _LUNG, 1.0)
     lung_water: float = quantity("", 0.6, 2.5, "water of lung over that of health, equally inflated", _WATER, 1.0)
 
 

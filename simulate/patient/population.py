@@ -14,7 +14,7 @@ import numpy as np
 
 from kspace.errors import InputError
 from simulate.patient.draw import LIMIT, Draw
-from simulate.patient.failing import bulging, lung_density, lung_water, out_of_step, trabeculated
+from simulate.patient.failing import bulging, lung_density, lung_water, medicated_rate, out_of_step, trabeculated
 from simulate.patient.left import LeftShape
 from simulate.patient.parameters import (
     Group,
@@ -92,7 +92,7 @@ def _draw(seed: int, attempt: int, group: Group, sex: Sex, rate: float | None) -
     bsa = (height * weight / 3600) ** 0.5
     size = (bsa - (2.0 if male else 1.75)) / (0.165 if male else 0.175)
     fitness = d.z()  # a large slow heart or a small fast one
-    drawn_rate = d.normal((64 if male else 67) - 4.5 * fitness, 8.5, 42, 110)
+    drawn_rate = medicated_rate(d.normal((64 if male else 67) - 4.5 * fitness, 8.5, 42, 110), group)
     left, right, scar = _ventricles(d, group, sex, size, bsa, fitness, age)
     own = Draw(np.random.default_rng([seed, 102, attempt]))
     new = Draw(np.random.default_rng([seed, 103, attempt]))
@@ -198,7 +198,8 @@ def _ventricles(
         outflow_rad=d.uniform(0.3, 0.6),
     )  # fmt: skip
     if group is Group.HYPERTROPHIC:
-        left = _thicken(left, d.uniform(16.0, 24.0))
+        # Papillary muscles are 8.7 (2.6) % of the mass in this disease too (Gommans et al., Neth Heart J 24:326, 2016).
+        left = replace(_thicken(left, d.uniform(16.0, 24.0)), papillary_mm=min(1.3 * left.papillary_mm, 9.0))
     if group in (Group.DILATED, Group.INFARCT, Group.ABNORMAL_RV):
         left = replace(left, twist_apex_rad=left.twist_apex_rad * 0.5)
     right = RightVentricle(
