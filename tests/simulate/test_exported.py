@@ -123,7 +123,10 @@ def test_styles_and_bodies_follow_the_vendor_and_the_seed() -> None:
         if name == "ge":
             placed = place_in_scanner(patient, preset, style, planes=1)
             assert placed.geometry.field_of_view_mm == pytest.approx((360, 360), rel=0.01)
-            assert placed.geometry.slice_thickness_mm == 8
+            assert placed.geometry.slice_thickness_mm == style.thickness_mm
+            assert placed.geometry.spacing_mm[0] == pytest.approx(max(8.0, style.thickness_mm))
+            assert 6 <= style.thickness_mm <= 10
+            assert place_in_scanner(patient, preset, planes=1).geometry.slice_thickness_mm == 8
 
 
 def test_a_turned_geometry_keeps_its_middle() -> None:
