@@ -306,19 +306,22 @@ class SliceScan:
         self._reached = reached
         self._steps[-1] = replace(self._steps[-1], stop=True, reason=reason)
 
-    def _carried(self, decision: Decision) -> Decision:
-        """Take back a stop that rests on a frame without enough spokes to trust: others have to take their place."""
-        if self._watch is None or not decision.reached or self._gated.equations is None:
-            return decision
+    @property
+    def uncarried(self) -> str | None:
+        """Why the slice may not end yet: a frame without enough spokes to trust; None where trusted ones carry all."""
+        if self._watch is None or self._gated.equations is None:
+            return None
         trusted = self._gated.equations.spokes
         weakest = int(trusted.argmin())
         given = self._n_spokes / len(trusted)
         if float(trusted[weakest]) >= _CARRIED * given:
-            return decision
-        return Decision(
-            False,
-            f"good, but frame {weakest} rests on {float(trusted[weakest]):.0f} trusted spokes of {given:.0f}",
-        )
+            return None
+        return f"frame {weakest} rests on {float(trusted[weakest]):.0f} trusted spokes of {given:.0f}"
+
+    def _carried(self, decision: Decision) -> Decision:
+        """Take back a stop that rests on a frame that is not carried: other spokes have to take their place."""
+        why = self.uncarried if decision.reached else None
+        return decision if why is None else Decision(False, f"good, but {why}")
 
     def _reconstruct(self, raw: RadialScan) -> tuple[Evidence, Calibration]:
         whitening = None if raw.noise_covariance is None else whitening_matrix(raw.noise_covariance)

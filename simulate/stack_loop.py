@@ -185,7 +185,11 @@ def _rounds(
         view = view_of_stack(source, options, stack)
         choice = policy(view)
         spent = (time.perf_counter() - started) / max(len(visited), 1)
-        go_on = choice.go_on & ~view.at_cap & np.array([not one.dry for one in stack])
+        can = ~view.at_cap & np.array([not one.dry for one in stack])
+        go_on = choice.go_on & can
+        if choice.reached and not go_on.any():
+            choice = _held_back(choice, chosen, stack, can)
+            go_on = choice.go_on & can
         for number in visited:
             observed = stack[number].observed
             assert observed is not None
@@ -198,6 +202,18 @@ def _rounds(
                 on_step(chosen[number], step)
         if not go_on.any():
             return view, choice
+
+
+def _held_back(choice: Choice, chosen: Sequence[int], stack: Sequence[_Slice], can: np.ndarray) -> Choice:
+    """Take back a stop for slices with a frame that trusted spokes do not carry, as long as more can be measured.
+
+    Scans without corrupted spokes never come here, so that what is promised of them stays as it was calibrated.
+    """
+    why = {n: one.scan.uncarried for n, one in enumerate(stack) if can[n] and one.scan.uncarried is not None}
+    if not why:
+        return choice
+    told = "; ".join(f"slice {chosen[n]}, {text}" for n, text in why.items())
+    return Choice(np.isin(np.arange(len(stack)), list(why)), f"{choice.reason}, but {told}", reached=False)
 
 
 def _cine(source: SpokeSource, chosen: Sequence[int], stack: Sequence[_Slice]) -> Cine:

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from kspace.equations import NormalEquations
-from kspace.parallel import map_frames
+from kspace.parallel import map_frames, one_thread
 from kspace.trajectory import golden_angles, radial_positions
 
 # Long enough for a worker to start on a busy machine; a hang would last for ever.
@@ -146,3 +146,12 @@ def test_forked_workers_make_pools_of_their_own(n_threads: int | None, two_threa
     for mine, theirs in zip(expected, got, strict=True):
         np.testing.assert_allclose(np.asarray(theirs), mine, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(Scans(None)[0], expected[0])
+
+
+def test_one_thread_is_a_promise_for_a_while(two_threads: None) -> None:
+    with pytest.raises(ZeroDivisionError), one_thread():
+        assert torch.get_num_threads() == 1
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 2
+    assert one_thread()(torch.get_num_threads)() == 1
+    assert torch.get_num_threads() == 2

@@ -14,7 +14,7 @@ from kspace.quality.view import View
 from kspace.recon.cg_sense import CgSense
 from kspace.scan import Cine
 from kspace.volume_curves import volume_curves
-from simulate.acquisition import LoopOptions
+from simulate.acquisition import LoopOptions, SliceScan
 from simulate.scanner import ScannerOptions, SimulatedScanner
 from simulate.source import Replay
 from simulate.stack_judge import SegmenterDrawer
@@ -133,3 +133,18 @@ def test_what_motion_detection_says_is_seen_by_the_policy(scanner: SimulatedScan
     scan_stack_together(scanner, replace(QUICK, watched=True), policy, draw)
     share = policy.seen[-1].score("distrusted_share")
     assert ((share >= 0) & (share < 0.5)).all()
+
+
+def test_no_stack_ends_on_a_frame_that_trusted_spokes_do_not_carry(
+    scanner: SimulatedScanner, draw: SegmenterDrawer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poor = "frame 2 rests on 1 trusted spokes of 9"
+    monkeypatch.setattr(
+        SliceScan, "uncarried", property(lambda scan: poor if scan._index == 1 and scan.seconds < 1 else None)
+    )
+    result = scan_stack_together(scanner, QUICK, Script([]), draw)
+    assert [r.seconds for r in result.records] == pytest.approx([0.3, 1.2, 0.3])
+    assert result.records[1].steps[0].reason == f"as told, but slice 1, {poor}"
+    assert result.choice.reached
+    at_the_cap = scan_stack_together(scanner, replace(QUICK, times=(0.3,)), Script([]), draw)
+    assert [r.seconds for r in at_the_cap.records] == pytest.approx([0.3] * 3)
