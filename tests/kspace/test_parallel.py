@@ -148,10 +148,16 @@ def test_forked_workers_make_pools_of_their_own(n_threads: int | None, two_threa
     np.testing.assert_array_equal(Scans(None)[0], expected[0])
 
 
+@one_thread()
+def fails_alone() -> None:
+    assert torch.get_num_threads() == 1
+    raise ZeroDivisionError
+
+
 def test_one_thread_is_a_promise_for_a_while(two_threads: None) -> None:
-    with pytest.raises(ZeroDivisionError), one_thread():
-        assert torch.get_num_threads() == 1
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        fails_alone()
     assert torch.get_num_threads() == 2
-    assert one_thread()(torch.get_num_threads)() == 1
+    with one_thread(), one_thread():
+        assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
