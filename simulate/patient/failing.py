@@ -62,7 +62,7 @@ def out_of_step(d: Draw, new: Draw, last: Draw, rhythm: Rhythm, group: Group) ->
         systole_offset_s=float(np.clip(rhythm.systole_offset_s + later, -0.06, 0.16)),
         relaxation_s=float(np.clip(rhythm.relaxation_s + slower + 0.8 * conduction, 0.035, 0.22)),
         contraction_s=float(np.clip(contraction + 0.9 * conduction, 0.03, 0.2)),
-        late_apex_s=d.normal(0.02, 0.03, -0.05, 0.09) + last.normal(0.07, 0.05, -0.09, 0.09),
+        late_apex_s=d.normal(0.02, 0.03, -0.05, 0.09) + last.normal(0.08, 0.05, -0.09, 0.09),
         late_wall_s=(d.normal(0.075, 0.02, 0.03, 0.12) if broad else d.normal(0.025, 0.01, 0.0, 0.05))
         + (last.normal(0.04, 0.03, 0.0, 0.13) if group is Group.INFARCT else last.normal(0.09, 0.04, 0.0, 0.13)),
         late_rad=float((d.normal(np.pi, 0.4) + np.pi) % (2 * np.pi) - np.pi),
@@ -94,7 +94,7 @@ def trabeculated(d: Draw, new: Draw, last: Draw, left: LeftVentricle, group: Gro
     ventricle's volume, as a layer along the wall, would be 10 mm deep, which the depth that is drawn reaches in the
     worst of failing hearts. How much patients differ is not known; the spread is wide.
     """
-    depth, spread = {Group.DILATED: (6.5, 1.6), Group.INFARCT: (5.8, 1.5)}.get(group, (3.0, 0.8))
+    depth, spread = (6.5, 1.6) if group in FAILING else (3.0, 0.8)
     low, high = (3.0, 10.0) if depth > 3 else (1.2, 5.5)
     many = (8, 19) if group in FAILING else (5, 13)
     spongy = d.normal(depth, spread, low, high)
@@ -102,7 +102,7 @@ def trabeculated(d: Draw, new: Draw, last: Draw, left: LeftVentricle, group: Gro
         spongy = min(15.0, spongy + max(0.0, _DEEPER_MM_ML * (left.edv_ml - 150)))
     share = d.normal(0.6, 0.1, 0.35, 0.85)
     slow = new.lognormal(2.0 * 0.6 / max(left.ef, 0.15), 0.45, 0.8, 14.0)
-    dark = new.uniform(0.0, 0.35 if group in FAILING else 0.15)
+    dark = new.uniform(0.0, 0.4 if group in FAILING else 0.15)
     # In magnetic resonance 36 % of dilated hearts are hypertrabeculated by length, 44 % by mass (Amzulescu et al., JACC
     # Cardiovasc Imaging 8:934, 2015); ultrasound sees a quarter among failing hearts in general (Kohli et al., Eur
     # Heart J 29:89, 2008). The layer is then 13.1 (3.3) mm where it is deepest (Deviggiano et al., Rev Argent Cardiol,
