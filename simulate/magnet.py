@@ -39,9 +39,9 @@ _PASSAGE_S = 0.12  # blood at 70 mm/s passes a slice of 8 mm
 FAT_T2_SPAN = (0.35, 1.0)
 """T2 of fat over the table's, from shortest to longest: between the 58 ms of single echoes (de Bazelaire et al.,
 Radiology 230:652, 2004) and the long one of short echo spacing (Gold et al., AJR 183:343, 2004)."""
-LUNG_SPAN = (0.7, 3.6)
-"""Density of lung over the table's, of which some dephases: from 0.10 g/mL of water, less a sixth that has, to the 0.43
-g/mL of lung that has breathed out and lies under the heart (Theilmann et al., J Magn Reson Imaging 30:527, 2009;
+LUNG_SPAN = (0.6, 3.6)
+"""Density of lung over the table's, of which some dephases: from 0.10 g/mL of water, less a quarter that has, to the
+0.43 g/mL of lung that has breathed out and lies under the heart (Theilmann et al., J Magn Reson Imaging 30:527, 2009;
 Bankier et al., J Magn Reson Imaging 20:495, 2004)."""
 LUNG_T2_BY_WATER, LUNG_T2_BY_INFLATION = 0.7, 0.3
 """Exponents of T2 of lung over its water and over its density at the same water. In oedema 1/T2 follows 1/water (Magn

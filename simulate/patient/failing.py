@@ -107,10 +107,10 @@ def trabeculated(d: Draw, new: Draw, last: Draw, left: LeftVentricle, group: Gro
     # Cardiovasc Imaging 8:934, 2015); ultrasound sees a quarter among failing hearts in general (Kohli et al., Eur
     # Heart J 29:89, 2008). The layer is then 13.1 (3.3) mm where it is deepest (Deviggiano et al., Rev Argent Cardiol,
     # 2012): less as a mean over the angle.
-    many_ridges = group in FAILING and new.uniform(0, 1) < 0.4
+    many_ridges = group in FAILING and new.uniform(0, 1) < 0.44
     return replace(
         left,
-        spongy_mm=max(spongy, last.normal(10.5, 2.6, 7.0, 16.0)) if many_ridges else spongy,
+        spongy_mm=max(spongy, last.normal(11.0, 2.75, 7.0, 16.0)) if many_ridges else spongy,
         spongy_share=share,
         slow_mm=slow,
         slow_dark=dark,
