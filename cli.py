@@ -642,7 +642,7 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of weights and order.")] = 0,
     go_on: Annotated[
-        bool, typer.Option("--go-on", help="segment: begin with the weights of the shipped networks.")
+        bool, typer.Option("--go-on", help="segment, recon: begin with the weights of the shipped networks.")
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A tiny network and few steps, to see that it works.")] = False,
     as_json: Json = False,

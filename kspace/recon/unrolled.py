@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 from torch import Tensor
 
 from kspace.equations import Density, NormalEquations
@@ -18,6 +18,7 @@ from kspace.recon.method import OnIteration, Reconstruction, Status
 from kspace.recon.networks.least_squares import LeastSquares
 from kspace.recon.networks.temporal_prior import PriorOptions
 from kspace.recon.networks.unrolled import Consistency, Reference, UnrolledNetwork, UnrolledOptions
+from kspace.recon.temporal_tv import TemporalTV
 from kspace.weights.store import load_model, read_card
 
 SHIPPED = "unrolled-cine"
@@ -39,6 +40,9 @@ class Recipe(BaseModel):
         Of :class:`~kspace.recon.locally_low_rank.LocallyLowRank` before the network, as it was when the network learnt.
     warm_iterations
         Of the same, at least, when it goes on from earlier images, see :meth:`start`.
+    second_iterations, second_noise_factor, second_signal_factor
+        Of :class:`~kspace.recon.temporal_tv.TemporalTV`, whose images the network sees beside those;
+        0 iterations: none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +57,9 @@ class Recipe(BaseModel):
     start_signal_factor: float
     start_patch: int
     warm_iterations: PositiveInt
+    second_iterations: NonNegativeInt = 0
+    second_noise_factor: float = 0.0
+    second_signal_factor: float = 0.0
 
     def start(self, new: float = 1.0) -> LocallyLowRank:
         """Return what the network starts from.
@@ -73,9 +80,21 @@ class Recipe(BaseModel):
         )
 
     @property
+    def second(self) -> TemporalTV | None:
+        """What the network sees beside its start, if anything; from earlier images it ends by itself."""
+        if self.second_iterations == 0:
+            return None
+        return TemporalTV(
+            noise_factor=self.second_noise_factor,
+            signal_factor=self.second_signal_factor,
+            max_iterations=self.second_iterations,
+        )
+
+    @property
     def options(self) -> UnrolledOptions:
         """The network's architecture."""
-        return UnrolledOptions(self.blocks, PriorOptions(self.channels, self.depth), self.consistency, self.iterations)
+        prior = PriorOptions(self.channels, self.depth, self.second_iterations > 0)
+        return UnrolledOptions(self.blocks, prior, self.consistency, self.iterations)
 
     @classmethod
     def read(cls, options: Mapping[str, object], name: str) -> Recipe:
@@ -120,7 +139,7 @@ def shipped_network(
 
 @dataclass(frozen=True)
 class Unrolled:
-    """Compressed sensing for a start, then learnt priors and data consistency in turn.
+    """Compressed sensing, of one kind or two, for a start, then learnt priors and data consistency in turn.
 
     Parameters
     ----------
@@ -154,22 +173,28 @@ class Unrolled:
         on the scan's length.
         """
         network, recipe = shipped_network(self.weights, self.folder, maps.device, maps.real.dtype)
-        before, new, spokes = None, 1.0, float(equations.spokes.sum())
-        if start is not None and start.state:
+        before, other, new, spokes = None, None, 1.0, float(equations.spokes.sum())
+        if start is not None and len(start.state) == (1 if recipe.second is None else 3):
             new = abs(spokes - start.spokes) / max(spokes, start.spokes, 1.0)
             before = Reconstruction(start.state[0])
+            other = Reconstruction(start.state[1], state=start.state[2:]) if len(start.state) == 3 else None
         if new > _MOSTLY_NEW:
-            before, new = None, 1.0
+            before, other, new = None, None, 1.0
         found = recipe.start(new)(equations, maps, noise_std=noise_std, start=before)
+        state: tuple[Tensor, ...] = (found.image,)
+        second: Tensor | None = None
+        if recipe.second is not None:
+            beside = recipe.second(equations, maps, noise_std=noise_std, start=other)
+            state, second = (found.image, beside.image, *beside.state), beside.image
         if equations.scale <= 0:
-            return Reconstruction(found.image, state=(found.image,), spokes=spokes)
+            return Reconstruction(found.image, state=state, spokes=spokes)
         problem, images = LeastSquares.of(equations, maps, noise_std), found.image
         change, blocks = 0.0, 0
         with torch.no_grad(), torch.autocast(maps.device.type, torch.bfloat16, enabled=self.half):
-            reference = Reference.of(images)
+            reference = Reference.of(images, second)
             for blocks, block in enumerate(network.blocks, start=1):
                 previous, images = images, block(problem, images, reference)
                 change = float(torch.linalg.vector_norm(images - previous) / torch.linalg.vector_norm(images))
                 if on_iteration is not None and on_iteration(Status(blocks, len(network.blocks), change)):
                     break
-        return Reconstruction(images, blocks, change, (found.image,), spokes)
+        return Reconstruction(images, blocks, change, state, spokes)

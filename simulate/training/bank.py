@@ -73,6 +73,7 @@ class StoredScan:
 
     problem: LeastSquares
     start: Tensor
+    second: Tensor
     target: Tensor
     labels: Tensor
     shading: Tensor
@@ -86,7 +87,9 @@ def write_scan(scan: TrainingScan, path: Path) -> None:
     e = scan.equations
     # The coils are combined: reconstruction with these maps needs no more, and it is an eighth of the size.
     tensors = {"right": e.right_hand_side(scan.maps), "spectrum": e.spectrum, "spokes": e.spokes}
-    tensors |= {name: getattr(scan, name) for name in ("maps", "start", "target", "labels", "shading", "truth")}
+    tensors |= {
+        name: getattr(scan, name) for name in ("maps", "start", "second", "target", "labels", "shading", "truth")
+    }
     numbers = [e.scale, e.noise_in_image(scan.noise_std), scan.seconds, scan.seed]
     tensors["numbers"] = torch.tensor(numbers, dtype=torch.float64)
     with written_beside(path) as temporary:
@@ -100,4 +103,7 @@ def read_scan(path: Path) -> StoredScan:
     problem = LeastSquares.from_sums(
         t["right"], t["maps"], t["spectrum"], scale, t["spokes"], noise if math.isfinite(noise) else None
     )
-    return StoredScan(problem, t["start"], t["target"], t["labels"], t["shading"], t["truth"], seconds, int(seed))
+    second = t.get("second", t["start"])  # banks that were drawn before there were second images
+    return StoredScan(
+        problem, t["start"], second, t["target"], t["labels"], t["shading"], t["truth"], seconds, int(seed)
+    )

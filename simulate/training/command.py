@@ -51,7 +51,7 @@ class TrainOptions:
     scans, unlabelled
         For ``segment``: a bank of scans and a folder of cines, see :func:`simulate.training.segment.train_segment`.
     go_on
-        For ``segment``: begin with the shipped networks.
+        For ``segment`` and ``recon``: begin with the shipped networks.
     quick
         A tiny training that shows that all works.
     """
@@ -81,8 +81,8 @@ def train_command(task: str, out: Path, say: Callable[[str], None], options: Tra
             raise UsageError(f"--{name} is not for {task}", expected="it with segment")
         if folder is not None and not folder.is_dir():
             raise UsageError(f"there is no folder {folder}", expected=f"one for --{name}")
-    if options.go_on and task != "segment":
-        raise UsageError(f"--go-on is not for {task}", expected="it with segment")
+    if options.go_on and task not in ("segment", "recon"):
+        raise UsageError(f"--go-on is not for {task}", expected="it with segment or recon")
     minutes, patients, seed, quick = options.minutes, options.patients, options.seed, options.quick
     heard = [0.0]
 
@@ -112,7 +112,9 @@ def train_command(task: str, out: Path, say: Callable[[str], None], options: Tra
         lines = tiny_lines(seed) if quick else LineTraining(minutes, patients=patients or _CINES, seed=seed)
         result = train_lines(out, lines, on_part=say, on_step=on_step)
     else:
-        recon = tiny(seed) if quick else ReconTraining.within(minutes, patients=patients or _SCANS, seed=seed)
+        recon = tiny(seed) if quick else ReconTraining.within(
+            minutes, patients=patients or _SCANS, seed=seed, go_on=options.go_on
+        )  # fmt: skip
         result = train_recon(out, recon, on_part=say, on_step=on_step)
     models = MODELS if task in ("segment", "motion-cartesian") else MODEL
     return {
@@ -123,7 +125,7 @@ def train_command(task: str, out: Path, say: Callable[[str], None], options: Tra
 
 def tiny(seed: int) -> ReconTraining:
     """Return a training that shows that all works, and learns nothing to speak of."""
-    network = UnrolledOptions(blocks=2, prior=PriorOptions((8, 8), (1, 1)), iterations=2)
+    network = UnrolledOptions(blocks=2, prior=PriorOptions((8, 8), (1, 1), second=True), iterations=2)
     return ReconTraining(
         minutes=10, patients=1, validation_patients=1, network=network, prior_steps=4, next_steps=2,
         regularisation_steps=3, joint_steps=1, first_patients=1, patch=32, per_step=1, seed=seed, limits=_TINY_SCANS,

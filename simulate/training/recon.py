@@ -1,4 +1,4 @@
-"""Train the unrolled network from nothing: scans are drawn, blocks learn one after another, then together.
+"""Train the unrolled network: scans are drawn, blocks learn one after another, then together.
 
 Everything lies in one folder and is gone on from: a bank of scans, what each block is given of them, and a training per
 part. After each block the network of the blocks so far is written as a model that works.
@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from kspace.errors import UsageError
+from kspace.recon.networks.temporal_prior import PriorOptions
 from kspace.recon.networks.unrolled import Block, Reference, UnrolledNetwork, UnrolledOptions
-from kspace.recon.unrolled import SHIPPED, Recipe
+from kspace.recon.unrolled import SHIPPED, Recipe, shipped_network
 from kspace.weights.card import ModelCard
 from kspace.weights.store import save_model
 from simulate.training.bank import Bank, read_scan
@@ -24,12 +25,16 @@ from simulate.training.dataset import Split
 from simulate.training.filler import Filler
 from simulate.training.options import TrainingOptions
 from simulate.training.recon_task import PriorTask, RegularisationTask, Supply, UnrolledTask
-from simulate.training.scans import START, WARM_ITERATIONS, ProtocolRange
+from simulate.training.scans import SECOND, START, WARM_ITERATIONS, ProtocolRange
 from simulate.training.stage import Stage, fill
 from simulate.training.trainer import OnStep, Task, TrainingResult, train
 
 MODEL = "model"
 """Folder of the network that came of it, as a stored model."""
+
+
+def _usual() -> UnrolledOptions:
+    return UnrolledOptions(prior=PriorOptions(second=True))
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,14 @@ class ReconTraining:
         Of weights and order. Which patients there are follows from their numbers.
     limits
         What their scans are drawn from.
+    go_on
+        Begin with the weights of the shipped network, whose architecture ``network`` must be.
     """
 
     minutes: float = 120.0
     patients: int = 100
     validation_patients: int = 6
-    network: UnrolledOptions = field(default_factory=UnrolledOptions)
+    network: UnrolledOptions = field(default_factory=_usual)
     prior_steps: int = 3000
     next_steps: int = 1500
     regularisation_steps: int = 48
@@ -75,6 +82,7 @@ class ReconTraining:
     per_step: int = 2
     seed: int = 0
     limits: ProtocolRange = field(default_factory=ProtocolRange)
+    go_on: bool = False
 
     def __post_init__(self) -> None:
         for name in ("patients", "validation_patients", "prior_steps", "next_steps", "first_patients"):
@@ -84,9 +92,10 @@ class ReconTraining:
             raise UsageError(f"{self.minutes} minutes", expected="more than 0")
 
     @classmethod
-    def within(cls, minutes: float, *, patients: int, seed: int) -> ReconTraining:
+    def within(cls, minutes: float, *, patients: int, seed: int, go_on: bool = False) -> ReconTraining:
         """Return a training that fits into so many minutes of two cores: the steps follow the time."""
-        usual = cls(minutes=minutes, patients=patients, seed=seed)
+        network = shipped_network()[1].options if go_on else _usual()
+        usual = cls(minutes=minutes, patients=patients, network=network, seed=seed, go_on=go_on)
         share = minutes / 120
         steps = {
             name: max(10, round(getattr(usual, name) * share))
@@ -102,6 +111,8 @@ class ReconTraining:
             blocks=n.blocks, iterations=n.iterations, consistency=n.consistency, channels=n.prior.channels,
             depth=n.prior.depth, start_iterations=START.max_iterations, start_noise_factor=START.noise_factor,
             start_signal_factor=START.signal_factor, start_patch=START.patch, warm_iterations=WARM_ITERATIONS,
+            second_iterations=SECOND.max_iterations if n.prior.second else 0, second_noise_factor=SECOND.noise_factor,
+            second_signal_factor=SECOND.signal_factor,
         )  # fmt: skip
 
     def minutes_for(self, kind: str) -> float:
@@ -141,6 +152,8 @@ def train_recon(
     """
     torch.manual_seed(training.seed)
     network = UnrolledNetwork(training.network)
+    if training.go_on:
+        network.load_state_dict(shipped_network()[0].state_dict())
     bank = Bank(out / "bank", training.limits)
     learnt_from, chosen_on = (
         [bank.folder / name for name in bank.names(split, number)]
@@ -168,7 +181,8 @@ def train_recon(
             assert isinstance(block, Block)
             stage = Stage(out / f"given-{number}")
             if number > 0:
-                block.load_state_dict(network.blocks[number - 1].state_dict())
+                if not training.go_on:
+                    block.load_state_dict(network.blocks[number - 1].state_dict())
                 say(f"what block {number} is given")
                 _give(network.blocks[number - 1], Stage(out / f"given-{number - 1}"), stage, learnt_from + chosen_on)
             supply = Supply(
@@ -214,7 +228,7 @@ def _give(block: Any, before: Stage, after: Stage, scans: list[Path]) -> None:
             continue
         stored = read_scan(path)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            images = block(stored.problem, before.images(path), Reference.of(stored.start))
+            images = block(stored.problem, before.images(path), Reference.of(stored.start, stored.second))
         after.write(path, stored, images)
 
 

@@ -107,7 +107,7 @@ class PriorTask:
 
     def _error(self, patch: Patch) -> Tensor:
         with torch.autocast(patch.weight.device.type, torch.bfloat16, enabled=self._half):
-            correction = self.model(patch.image, patch.gradient, patch.average, patch.conditions)
+            correction = self.model(patch.image, patch.gradient, patch.second, patch.average, patch.conditions)
         return log_error(patch.image + correction, patch.target, patch.weight)
 
 
@@ -142,7 +142,7 @@ class RegularisationTask:
 
     def _error(self, path: Path) -> Tensor:
         stored = read_scan(path)
-        reference = Reference.of(stored.start)
+        reference = Reference.of(stored.start, stored.second)
         if path not in self._proposals:
             with torch.no_grad(), torch.autocast(stored.start.device.type, torch.bfloat16):
                 images = self._stage.images(path)
@@ -186,8 +186,8 @@ class UnrolledTask:
     def _error(self, path: Path) -> Tensor:
         stored = read_scan(path)
         with torch.autocast(stored.start.device.type, torch.bfloat16, enabled=self._half):
-            images = self._network(stored.problem, stored.start, save_memory=True)
-        reference = Reference.of(stored.start)
+            images = self._network(stored.problem, stored.start, stored.second, save_memory=True)
+        reference = Reference.of(stored.start, stored.second)
         return log_error(reference.seen(images), reference.seen(stored.target), heart_weight(stored.labels))
 
 

@@ -21,6 +21,7 @@ from kspace.errors import UsageError
 from kspace.noise import noise_std
 from kspace.recon.locally_low_rank import LocallyLowRank
 from kspace.recon.method import Method
+from kspace.recon.temporal_tv import TemporalTV
 from simulate.acquisition import Calibration, GatedEquations, calibrate
 from simulate.body_scanner import BodySlice
 from simulate.patient.parameters import Group
@@ -31,6 +32,8 @@ from simulate.vendors import VENDORS, vendor
 
 START = LocallyLowRank(max_iterations=30)
 """What an unrolled network starts from: compressed sensing that has come most of its way."""
+SECOND = TemporalTV()
+"""What it sees beside it: images whose errors are others."""
 WARM_ITERATIONS = 4
 """Of it, at least, where it goes on from earlier images (docs/unrolled.md)."""
 
@@ -127,6 +130,8 @@ class TrainingScan:
         Of one whitened sample, estimated from them.
     start
         (frame, y, x) complex, the compressed-sensing image that the network begins with.
+    second
+        (frame, y, x) complex, the other that it sees.
     target
         (frame, y, x) complex, the images of a perfect scan, combined with ``maps``.
     labels
@@ -145,6 +150,7 @@ class TrainingScan:
     maps: Tensor
     noise_std: float
     start: Tensor
+    second: Tensor
     target: Tensor
     labels: Tensor
     shading: Tensor
@@ -198,7 +204,7 @@ def simulated_scans(
         if calibration is None or spokes >= 4 * n_calibrated:  # as often as the loop does
             calibration, n_calibrated = calibrate(equations, whitening), spokes
         noise = noise_std(batch)
-        start = method(equations, calibration.maps, noise_std=noise).image
+        start, second = (each(equations, calibration.maps, noise_std=noise).image for each in (method, SECOND))
         combine = calibration.maps.conj().to(channels)
         if whitening is not None:
             combine = torch.einsum("cyx,cd->dyx", combine, whitening.to(channels))
@@ -209,6 +215,7 @@ def simulated_scans(
             calibration.maps,
             noise,
             start,
+            second,
             target,
             labels,
             calibration.shading,

@@ -19,6 +19,7 @@ from simulate.training.dataset import Split
 
 _AROUND = 9  # pixels about the heart that count as much as it does
 _ELSEWHERE = 0.15  # of the heart's weight
+_COMPLEX = 0.02  # how much the complex error counts beside that of the magnitude
 
 
 def heart_weight(labels: Tensor) -> Tensor:
@@ -31,10 +32,13 @@ def heart_weight(labels: Tensor) -> Tensor:
 def log_error(images: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Return the logarithm of the weighted mean square error of (frame, y, x) images.
 
-    Its gradient counts a decibel the same in a poor scan and in a good one.
+    Mostly of their magnitudes, as these are what is looked at and scored. Its gradient counts a decibel the same in a
+    poor scan and in a good one.
     """
-    squares = torch.view_as_real(images - target).square().sum(-1)
-    mean = (squares * weight).mean() / weight.mean()
+    both = torch.view_as_real(images - target).square().sum(-1)
+    # The magnitude of an exact nought has no gradient.
+    squares = torch.view_as_real(images).square().sum(-1).clamp_min(1e-12).sqrt().sub(target.abs()).square()
+    mean = ((squares + _COMPLEX * both) * weight).mean() / weight.mean()
     return torch.log(mean + 1e-12)
 
 
@@ -63,9 +67,9 @@ class Stage:
     def write(self, scan: Path, stored: StoredScan, images: Tensor) -> None:
         """Write what a block sees of images that it is given."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        problem, reference = stored.problem, Reference.of(stored.start)
+        problem, reference = stored.problem, Reference.of(stored.start, stored.second)
         with torch.no_grad():
-            planes = [reference.seen(each) for each in (images, problem.gradient(images), stored.target)]
+            planes = [reference.seen(each) for each in (images, problem.gradient(images), stored.second, stored.target)]
         tensors = {
             "images": images,
             "planes": torch.cat([torch.view_as_real(each).movedim(-1, 1) for each in planes], dim=1).half(),
@@ -107,6 +111,7 @@ class Patch:
 
     image: Tensor
     gradient: Tensor
+    second: Tensor
     target: Tensor
     average: Tensor
     weight: Tensor
@@ -149,8 +154,8 @@ def read_patch(path: Path, size: int, rng: np.random.Generator | None) -> Patch:
         if rng.random() < 0.5:
             everything = everything.flip(-1)
     frames, _, *sides = planes.shape
-    planes = everything[:-2].reshape(frames, 6, *sides)
+    planes = everything[:-2].reshape(frames, 8, *sides)
     if rng is not None and rng.random() < 0.5:
         planes, conditions = planes.flip(0), conditions.flip(0)
-    image, gradient, target = (torch.complex(planes[:, i], planes[:, i + 1]) for i in (0, 2, 4))
-    return Patch(image, gradient, target, everything[-2], everything[-1], conditions)
+    image, gradient, second, target = (torch.complex(planes[:, i], planes[:, i + 1]) for i in (0, 2, 4, 6))
+    return Patch(image, gradient, second, target, everything[-2], everything[-1], conditions)

@@ -16,7 +16,7 @@ from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle, silu
 
 from kspace.errors import UsageError
 
-_IN = 5  # real channels: image, gradient, average over time
+_IN, _SECOND = 5, 2  # real channels: image, gradient, average over time; how second images differ
 _FOLD = 4  # both ways
 
 
@@ -30,10 +30,13 @@ class PriorOptions:
         At half resolution and at a quarter.
     depth
         Residual blocks at half resolution before and after, and at a quarter.
+    second
+        Whether it sees images of the same scan by another method.
     """
 
     channels: tuple[int, int] = (32, 64)
     depth: tuple[int, int] = (2, 3)
+    second: bool = False
 
     def __post_init__(self) -> None:
         if len(self.channels) != 2 or min(self.channels) < 4 or any(c % 4 for c in self.channels):
@@ -70,7 +73,7 @@ class _Residual(nn.Module):
 
 
 class TemporalPrior(nn.Module):
-    """A correction to images, from them, from where they contradict the data, and from their average over time.
+    """A correction to images, from them, their misfit to the data, how others differ, and their average over time.
 
     Parameters
     ----------
@@ -85,7 +88,7 @@ class TemporalPrior(nn.Module):
         n_fine, n_coarse = self.options.depth
         n_conditions = 32
         self.condition = nn.Sequential(nn.Linear(2, n_conditions), nn.SiLU(), nn.Linear(n_conditions, n_conditions))
-        self.head = nn.Conv2d(4 * _IN, fine, 3, padding=1)
+        self.head = nn.Conv2d(4 * (_IN + _SECOND * self.options.second), fine, 3, padding=1)
         self.before = nn.ModuleList(_Residual(fine, n_conditions) for _ in range(n_fine))
         self.down = nn.Conv2d(4 * fine, coarse, 1)
         self.middle = nn.ModuleList(_Residual(coarse, n_conditions) for _ in range(n_coarse))
@@ -95,13 +98,15 @@ class TemporalPrior(nn.Module):
         for parameter in self.tail.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, image: Tensor, gradient: Tensor, average: Tensor, conditions: Tensor) -> Tensor:
+    def forward(self, image: Tensor, gradient: Tensor, second: Tensor, average: Tensor, conditions: Tensor) -> Tensor:
         """Return the correction.
 
         Parameters
         ----------
-        image, gradient
-            (frame, y, x) complex, of level about 1 and of phase about 0, any size.
+        image, gradient, second
+            (frame, y, x) complex, of level about 1 and of phase about 0, any size: the images, where they contradict
+            the data, and images of the same scan by another method, whose errors are others
+            (seen if the options say so).
         average
             (y, x) real.
         conditions
@@ -112,9 +117,9 @@ class TemporalPrior(nn.Module):
         (frame, y, x) complex.
         """
         rows, columns = image.shape[-2:]
-        planes = torch.stack(
-            (image.real, image.imag, gradient.real, gradient.imag, average.expand_as(image.real)), dim=1
-        )
+        other = (second - image,) if self.options.second else ()
+        seen = torch.view_as_real(torch.stack((image, gradient, *other))).permute(1, 0, 4, 2, 3).flatten(1, 2)
+        planes = torch.cat((seen, average.expand_as(image.real)[:, None]), dim=1)
         planes = pad(planes, (0, -columns % _FOLD, 0, -rows % _FOLD), mode="replicate")
         embedded = self.condition(conditions)
         fine = self.head(pixel_unshuffle(planes, 2).contiguous(memory_format=torch.channels_last))

@@ -55,7 +55,7 @@ class UnrolledOptions:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the images of a scan are divided by before a network sees them.
+    """What the images of a scan are divided by before a network sees them, and what it sees beside them in every block.
 
     Parameters
     ----------
@@ -65,15 +65,18 @@ class Reference:
         Mean magnitude, weighted by the squared magnitude: the brightness of what is bright, whatever the field of view.
     average
         (y, x) real, magnitude of the average over time, over the level.
+    second
+        (frame, y, x) complex, as a network sees them: images of the same scan by another method.
     """
 
     phase: Tensor
     level: Tensor
     average: Tensor
+    second: Tensor
 
     @classmethod
-    def of(cls, images: Tensor) -> Reference:
-        """Return the reference of (frame, y, x) images."""
+    def of(cls, images: Tensor, second: Tensor | None = None) -> Reference:
+        """Return the reference of (frame, y, x) images, and of the same by another method (None: they are the same)."""
         average = images.mean(0)
         magnitude = average.abs()
         tiny = torch.finfo(magnitude.dtype).tiny
@@ -81,7 +84,9 @@ class Reference:
         highest = images.abs().amax()
         relative = images.abs() / torch.where(highest > 0, highest, 1.0)  # cubes of what is small would vanish
         level = relative.pow(3).sum() / relative.square().sum().clamp_min(tiny) * highest
-        return cls(phase, level, magnitude / level.clamp_min(tiny))
+        divisor = level.clamp_min(tiny)
+        beside = (images if second is None else second) * phase.conj() / divisor
+        return cls(phase, level, magnitude / divisor, beside)
 
     def seen(self, images: Tensor) -> Tensor:
         """Return images as a network sees them."""
@@ -114,7 +119,7 @@ class Block(nn.Module):
         """Return images corrected by the prior, (frame, y, x) complex."""
         gradient = reference.seen(problem.gradient(images))
         conditions = problem.conditions(reference.level)
-        correction = self.prior(reference.seen(images), gradient, reference.average, conditions)
+        correction = self.prior(reference.seen(images), gradient, reference.second, reference.average, conditions)
         return images + reference.unseen(correction)
 
     def weight(self, problem: LeastSquares, reference: Reference) -> Tensor:
@@ -149,7 +154,9 @@ class UnrolledNetwork(nn.Module):
         self.options = options or UnrolledOptions()
         self.blocks = nn.ModuleList(Block(self.options) for _ in range(self.options.blocks))
 
-    def forward(self, problem: LeastSquares, start: Tensor, *, save_memory: bool = False) -> Tensor:
+    def forward(
+        self, problem: LeastSquares, start: Tensor, second: Tensor | None = None, *, save_memory: bool = False
+    ) -> Tensor:
         """Reconstruct.
 
         Parameters
@@ -158,6 +165,8 @@ class UnrolledNetwork(nn.Module):
             The data.
         start
             (frame, y, x) complex; any number of frames, which are a circle, any size.
+        second
+            The same by another method, if there is one.
         save_memory
             While training: keep only the images between blocks and compute the rest again for the gradient.
 
@@ -165,9 +174,10 @@ class UnrolledNetwork(nn.Module):
         -------
         (frame, y, x) complex.
         """
-        if start.shape != problem.right.shape:
-            raise ShapeError("the start", start, f"(frame, y, x) = {tuple(problem.right.shape)}")
-        reference = Reference.of(start.detach())
+        for name, images in (("the start", start), ("the second start", start if second is None else second)):
+            if images.shape != problem.right.shape:
+                raise ShapeError(name, images, f"(frame, y, x) = {tuple(problem.right.shape)}")
+        reference = Reference.of(start.detach(), None if second is None else second.detach())
         images = start
         for block in self.blocks:
             if save_memory and torch.is_grad_enabled():

@@ -19,6 +19,7 @@ from kspace.weights.store import save_model
 RECIPE = Recipe(
     blocks=2, iterations=4, consistency="cg", channels=(8, 8), depth=(1, 1), start_iterations=10,
     start_noise_factor=0.2, start_signal_factor=0.005, start_patch=8, warm_iterations=3,
+    second_iterations=8, second_noise_factor=1.0, second_signal_factor=0.01,
 )  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def a_card(name: str = "small", **changes: Any) -> ModelCard:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    network = UnrolledNetwork(UnrolledOptions(2, PriorOptions((8, 8), (1, 1))))
+    network = UnrolledNetwork(UnrolledOptions(2, PriorOptions((8, 8), (1, 1), second=True)))
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     save_model(network, a_card(), tmp_path)
@@ -57,7 +58,7 @@ def test_it_goes_on_from_what_it_returned(folder: Path, make_case: Any) -> None:
     method = Unrolled("small", folder)
     first = method(equations, maps, noise_std=0.05)
     again = method(equations, maps, noise_std=0.05, start=first)
-    assert len(again.state) == 1
+    assert len(again.state) == len(first.state) == 3  # images of both kinds, and the dual of one
     # Compressed sensing has come further, so that the network starts from something better.
     error = torch.linalg.vector_norm(again.image - first.image) / torch.linalg.vector_norm(first.image)
     assert 0 < float(error) < 0.2
@@ -114,7 +115,7 @@ def test_no_spokes_give_nothing(folder: Path, make_case: Any) -> None:
 def test_other_models_are_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match="there is no model"):
         shipped_network("absent", folder)
-    network = UnrolledNetwork(UnrolledOptions(2, PriorOptions((8, 8), (1, 1))))
+    network = UnrolledNetwork(UnrolledOptions(2, PriorOptions((8, 8), (1, 1), second=True)))
     save_model(network, a_card("foreign", options={"depth": 3}), folder)
     with pytest.raises(InputError, match="does not describe an unrolled network"):
         shipped_network("foreign", folder)

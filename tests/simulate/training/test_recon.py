@@ -12,8 +12,9 @@ from kspace.errors import SpokewiseError, UsageError
 from kspace.metrics import nrmse
 from kspace.recon.gridding import Gridding
 from kspace.recon.networks.unet import CineUNet
+from kspace.recon.networks.unrolled import UnrolledNetwork
 from kspace.recon.unet import SHIPPED_UNET, UNet
-from kspace.recon.unrolled import SHIPPED, Unrolled
+from kspace.recon.unrolled import SHIPPED, Unrolled, shipped_network
 from kspace.weights.store import FOLDER
 from simulate.patient.parameters import Group
 from simulate.training.bank import Bank, read_scan, write_scan
@@ -199,3 +200,20 @@ def test_more_time_is_more_steps() -> None:
     for wrong in ({"minutes": 0.0}, {"patients": 0}):
         with pytest.raises(UsageError):
             ReconTraining(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_training_goes_on_from_the_shipped_network(
+    scans: list[TrainingScan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ReconTraining.within(1, patients=1, seed=0, go_on=True).network == shipped_network()[1].options
+    usual = tiny(0)
+    torch.manual_seed(3)
+    shipped = UnrolledNetwork(usual.network)
+    for parameter in shipped.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    monkeypatch.setattr("simulate.training.recon.shipped_network", lambda: (shipped, usual.recipe))
+    train_recon(tmp_path, replace(usual, go_on=True, learning_rate=1e-9, joint_steps=0))
+    found, _ = shipped_network(SHIPPED, tmp_path / MODEL)
+    for name, value in found.blocks.state_dict().items():
+        if "prior" in name:
+            torch.testing.assert_close(value, shipped.blocks.state_dict()[name], rtol=2e-3, atol=1e-5)

@@ -15,7 +15,7 @@ from kspace.recon.networks.least_squares import LeastSquares
 from kspace.recon.networks.temporal_prior import PriorOptions, TemporalPrior, shifted_in_time
 from kspace.recon.networks.unrolled import Reference, UnrolledNetwork, UnrolledOptions
 
-SMALL = PriorOptions(channels=(8, 8), depth=(1, 1))
+SMALL = PriorOptions(channels=(8, 8), depth=(1, 1), second=True)
 
 
 def a_problem(
@@ -119,19 +119,20 @@ def test_time_phase_and_scale_go_through(
 ) -> None:
     problem, start = a_problem(frames, rows, columns, seed=seed)
     network = a_network().eval()
+    second = start + 0.2 * problem.right
     with torch.no_grad():
-        expected = network(problem, start)
+        expected = network(problem, start, second)
         shifted = LeastSquares(
             problem.right.roll(by, 0), problem.maps, problem.spectrum.roll(by, 0), problem.scale,
             problem.sampling.roll(by, 0), problem.noise,
         )  # fmt: skip
-        assert_near(network(shifted, start.roll(by, 0)), expected.roll(by, 0))
+        assert_near(network(shifted, start.roll(by, 0), second.roll(by, 0)), expected.roll(by, 0))
         unit = 10**factor * torch.polar(torch.tensor(1.0), torch.tensor(turn))
         other = LeastSquares(
             problem.right * unit, problem.maps, problem.spectrum, problem.scale, problem.sampling,
             0.1 * 10**factor,
         )  # fmt: skip
-        assert_near(network(other, start * unit), expected * unit)
+        assert_near(network(other, start * unit, second * unit), expected * unit)
 
 
 def assert_near(got: Tensor, expected: Tensor) -> None:
@@ -176,6 +177,8 @@ def test_wrong_sizes_are_refused() -> None:
     problem, start = a_problem()
     with pytest.raises(ShapeError, match="the start"):
         a_network()(problem, start[1:])
+    with pytest.raises(ShapeError, match="the second start"):
+        a_network()(problem, start, start[1:])
     with pytest.raises(ShapeError, match="spectrum"):
         LeastSquares(problem.right, problem.maps, problem.spectrum[1:], 1.0, problem.sampling, None)
     with pytest.raises(ShapeError, match="maps"):
@@ -186,3 +189,16 @@ def test_wrong_sizes_are_refused() -> None:
     for channels, depth in (((7, 8), (1, 1)), ((8, 8), (0, 1))):
         with pytest.raises(UsageError):
             TemporalPrior(PriorOptions(channels, depth))
+
+
+def test_images_by_another_method_are_seen() -> None:
+    problem, start = a_problem()
+    network = a_network().eval()
+    with torch.no_grad():
+        alone, beside_itself, beside = (
+            network(problem, start),
+            network(problem, start, start),
+            network(problem, start, problem.right),
+        )
+    torch.testing.assert_close(alone, beside_itself)
+    assert float((beside - alone).abs().max()) > 1e-3
