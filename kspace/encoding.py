@@ -18,7 +18,7 @@ from kspace.errors import InputError, ShapeError, UsageError
 from kspace.normal_cost import NormalForm, cheaper_form
 from kspace.nufft import Accuracy, AccuracyName, EngineName, Nufft
 from kspace.parallel import map_frames
-from kspace.toeplitz import psf_spectrum, sense_normal
+from kspace.toeplitz import SenseNormal, psf_spectrum, sense_normal
 
 
 class Encoding:
@@ -79,6 +79,7 @@ class Encoding:
         self.matrix = (int(maps.shape[1]), int(maps.shape[2]))
         self._engine: EngineName = engine
         self._spectrum: Tensor | None = None
+        self._ready: tuple[tuple[int, int] | None, SenseNormal] | None = None
         on_cpu = positions.device.type == "cpu"
         self._plans = map_frames(
             lambda frame: Nufft(
@@ -165,7 +166,17 @@ class Encoding:
             return self.adjoint(samples if self.weights is None else samples * self.weights[:, None])
         if form != "toeplitz":
             raise UsageError(f"unknown form {form!r} of the normal operator", expected="auto, toeplitz or gridded")
-        return sense_normal(images, self.maps, self.spectrum)
+        if self._records(images):
+            return sense_normal(images, self.maps, self.spectrum)
+        return self._convolution().of_batches(images)
+
+    def _convolution(self) -> SenseNormal:
+        """Return the Toeplitz form made ready, anew where the maps have been written to since."""
+        # Maps that were made in inference mode have no versions.
+        made_of = None if self.maps.is_inference() else (id(self.maps), self.maps._version)
+        if self._ready is None or made_of is None or self._ready[0] != made_of:
+            self._ready = made_of, SenseNormal(self.maps, self.spectrum)
+        return self._ready[1]
 
     @property
     def spectrum(self) -> Tensor:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from functools import cache
+import time
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -25,12 +27,18 @@ def fftw_available() -> bool:
     return importlib.util.find_spec("pyfftw") is not None
 
 
+_PLANNINGS = 4
+_planning = threading.Lock()
+_planned: set[tuple[Any, ...]] = set()
+
+
 class PaddedTransform:
     """The transforms that a convolution with a kernel of twice the image's size needs, one half of the rows at a time.
 
     Of an image x of R x C, padded with zeros to 2R x 2C, the even rows of the spectrum are those of x itself and the
-    odd ones those of x exp(-i pi y / R): both are transforms of R rows. Columns are padded in earnest, which costs as
-    much as to split them too, and saves the products.
+    odd ones those of x exp(-i pi y / R): both are transforms of R rows. In the same way the even and the odd columns of
+    each are transforms of C columns. So no padding is ever transformed, or set to nought, and all stays in a core's
+    own cache.
 
     Parameters
     ----------
@@ -45,61 +53,128 @@ class PaddedTransform:
         (R, C + PAD), goes in and comes out; what the last columns hold does not matter.
     source, scratch, total
         (R, C + PAD), for the caller.
-    spectrum
-        (R, 2C), half of the rows of the padded image's spectrum. It is torch's, whose product of complex and real
-        numbers takes half of numpy's time.
     """
 
     def __init__(self, matrix: tuple[int, int], dtype: np.dtype[Any]) -> None:
         rows, columns = matrix
-        self.image, self.source, self.scratch, self.total = (_zeros(rows, columns + PAD, dtype) for _ in range(4))
-        wide = _zeros(rows, 2 * columns + PAD, dtype)[:, : 2 * columns]
-        self.spectrum = torch.from_numpy(wide)
-        self._wide, self._left, self._right = wide, wide[:, :columns], wide[:, columns:]
-        self._inner = self.image[:, :columns]
-        self._plans = _plan(self._inner, self._wide, self._left) if fftw_available() else None
+        shape = rows, columns + PAD
+        self.image, self.source, self.scratch, self.total, self._even, self._odd = (
+            _zeros(shape, dtype) for _ in range(6)
+        )
+        inner = [padded[:, :columns] for padded in (self.image, self._even, self._odd)]
+        # Torch's product of complex and real numbers takes half of numpy's time.
+        self._spectra = torch.from_numpy(inner[1]), torch.from_numpy(inner[2])
+        self._turn = np.ones(shape[1], dtype)
+        self._turn[:columns] = np.exp(-1j * np.pi / columns * np.arange(columns))
+        self._back = self._turn.conj()
+        self._run = _fftw(*inner) if fftw_available() else _scipy(*inner)
 
-    def forward(self) -> None:
-        """Transform :attr:`image` to :attr:`spectrum`."""
-        if self._plans is None:
-            self._left[...] = scipy.fft.fft(self._inner, axis=0, workers=1)
-            self._right[...] = 0
-            self._wide[...] = scipy.fft.fft(self._wide, axis=1, overwrite_x=True, workers=1)
-            return
-        self._plans[0].execute()
-        self._right[...] = 0
-        self._plans[1].execute()
+    def convolve(self, even: torch.Tensor, odd: torch.Tensor) -> None:
+        """Multiply one half of the rows of the spectrum of :attr:`image`, and transform back without normalising.
 
-    def backward(self) -> None:
-        """Transform :attr:`spectrum` to :attr:`image` without normalising, dropping what lies in the padded columns."""
-        if self._plans is None:
-            back = scipy.fft.ifft(self._wide, axis=1, norm="forward", overwrite_x=True, workers=1)
-            self._inner[...] = scipy.fft.ifft(back[:, : self._inner.shape[1]], axis=0, norm="forward", workers=1)
-            return
-        self._plans[2].execute()
-        self._plans[3].execute()
+        Parameters
+        ----------
+        even, odd
+            (R, C) real, factors of the even and of the odd columns.
+        """
+        run = self._run
+        run["rows"]()
+        run["even columns"]()
+        self._spectra[0].mul_(even)
+        run["even columns back"]()
+        np.multiply(self._odd, self._turn, out=self._odd)
+        run["odd columns"]()
+        self._spectra[1].mul_(odd)
+        run["odd columns back"]()
+        np.multiply(self._odd, self._back, out=self._odd)
+        np.add(self._odd, self._even, out=self._odd)
+        run["rows back"]()
+
+    def transform(self) -> None:
+        """Only the transforms of :meth:`convolve`, for a measurement of what they take; the results mean nothing."""
+        for run in self._run.values():
+            run()
 
 
-def _zeros(rows: int, columns: int, dtype: np.dtype[Any]) -> np.ndarray:
+def _zeros(shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
     if not fftw_available():
-        return np.zeros((rows, columns), dtype)
+        return np.zeros(shape, dtype)
     import pyfftw
 
-    values: np.ndarray = pyfftw.zeros_aligned((rows, columns), dtype)
+    values: np.ndarray = pyfftw.zeros_aligned(shape, dtype)
     return values
 
 
-def _plan(image: np.ndarray, wide: np.ndarray, left: np.ndarray) -> tuple[Any, ...]:
+def _steps(image: np.ndarray, even: np.ndarray, odd: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, int, bool]]:
+    """Return what is transformed into what, along which axis and whether back, by name."""
+    return {
+        "rows": (image, odd, 0, False),
+        "even columns": (odd, even, 1, False),
+        "even columns back": (even, even, 1, True),
+        "odd columns": (odd, odd, 1, False),
+        "odd columns back": (odd, odd, 1, True),
+        "rows back": (odd, image, 0, True),
+    }
+
+
+def _fftw(image: np.ndarray, even: np.ndarray, odd: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Return FFTW's transforms, the fastest of a few plannings.
+
+    FFTW plans by the clock. What else the machine does at that moment can make it choose badly, by half as much time
+    again, and it would keep to that choice for as long as the process lives.
+    """
     import pyfftw
 
-    # Estimated plans are half as fast; measuring takes a third of a second, once per shape.
-    flags = ("FFTW_MEASURE", "FFTW_DESTROY_INPUT")
-    return (
-        pyfftw.FFTW(image, left, axes=(0,), flags=flags),
-        pyfftw.FFTW(wide, wide, axes=(1,), flags=flags),
-        pyfftw.FFTW(wide, wide, axes=(1,), direction="FFTW_BACKWARD", flags=flags),
-        pyfftw.FFTW(left, image, axes=(0,), direction="FFTW_BACKWARD", flags=flags),
-    )
+    def plan() -> dict[str, Callable[[], Any]]:
+        return {
+            name: pyfftw.FFTW(
+                source,
+                target,
+                axes=(axis,),
+                direction="FFTW_BACKWARD" if back else "FFTW_FORWARD",
+                flags=("FFTW_MEASURE",),  # estimated plans are half as fast
+            ).execute
+            for name, (source, target, axis, back) in _steps(image, even, odd).items()
+        }
+
+    key = (image.shape, image.strides, image.dtype.char)
+    with _planning:
+        if key not in _planned:
+            before = pyfftw.export_wisdom()
+            found: list[tuple[float, Any]] = []
+            for _ in range(_PLANNINGS):
+                pyfftw.forget_wisdom()
+                pyfftw.import_wisdom(before)
+                found.append((_seconds(plan()), pyfftw.export_wisdom()))
+                quickest = sorted(seconds for seconds, _ in found)[:2]
+                # Two that agree have not been disturbed.
+                if len(found) > 1 and quickest[1] < 1.1 * quickest[0]:
+                    break
+            pyfftw.forget_wisdom()
+            pyfftw.import_wisdom(min(found, key=lambda one: one[0])[1])
+            _planned.add(key)
+        return plan()
+
+
+def _seconds(steps: dict[str, Callable[[], Any]]) -> float:
+    """Return how long the steps take together where nothing disturbs them."""
+
+    def once(step: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start
+
+    return sum(min(once(step) for _ in range(20)) for step in steps.values())
+
+
+def _scipy(image: np.ndarray, even: np.ndarray, odd: np.ndarray) -> dict[str, Callable[[], Any]]:
+    def run(source: np.ndarray, target: np.ndarray, axis: int, back: bool) -> None:
+        if back:
+            target[...] = scipy.fft.ifft(source, axis=axis, norm="forward", workers=1)
+        else:
+            target[...] = scipy.fft.fft(source, axis=axis, workers=1)
+
+    return {name: partial(run, *step) for name, step in _steps(image, even, odd).items()}
 
 
 _workspaces = threading.local()

@@ -35,16 +35,22 @@ def _work_alone() -> None:
     torch.set_num_threads(1)
 
 
-def map_frames(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+def map_frames(function: Callable[[Item], Result], items: Iterable[Item], *, teams: bool = True) -> list[Result]:
     """Apply a function that releases the interpreter lock to each item, in as many threads as torch would use.
 
     The results come in the order of the items. An exception in any of them is raised here. Gradients are not recorded
     in the threads.
+
+    Parameters
+    ----------
+    teams
+        Whether a single item is left to the calling thread, where each operation may start a team of threads. Many
+        small operations wait longer for their teams than they work, above all on a busy machine.
     """
     work = list(items)
-    n_threads = min(torch.get_num_threads(), len(work))
+    n_threads = min(torch.get_num_threads(), len(work) if teams else 2)
     # A thread of the pool that waited for the pool might wait for itself.
-    if n_threads <= 1 or threading.current_thread().name.startswith(_THREAD_NAME):
+    if not work or n_threads <= 1 or threading.current_thread().name.startswith(_THREAD_NAME):
         return [function(item) for item in work]
     wanted = torch.get_num_threads()
     results = list(_pool(wanted).map(function, work))

@@ -8,6 +8,7 @@ Trans. Signal Process. 53:3393, 2005). The spectrum is additive over samples.
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -126,16 +127,7 @@ def sense_normal(images: Tensor, maps: Tensor, spectrum: Tensor) -> Tensor:
     if torch.is_grad_enabled() and (images.requires_grad or maps.requires_grad):
         coil_images = images[..., None, :, :] * maps
         return (_convolve(coil_images, spectrum[:, None]) * maps.conj()).sum(-3)
-    normal = SenseNormal(maps, spectrum)
-    batches = images.detach().reshape(-1, *images.shape[-3:])
-    result = torch.empty_like(batches)
-    for source, target in zip(batches, result, strict=True):
-
-        def run(frames: slice, source: Tensor = source, target: Tensor = target) -> None:
-            target[frames] = normal(source[frames], frames)
-
-        map_frames(run, normal.parts)
-    return result.reshape(images.shape)
+    return SenseNormal(maps, spectrum).of_batches(images)
 
 
 class SenseNormal:
@@ -148,7 +140,7 @@ class SenseNormal:
     maps
         (coil, y, x) complex.
     spectrum
-        (frame, 2 y, 2 x) real; kept, not copied.
+        (frame, 2 y, 2 x) real.
 
     Attributes
     ----------
@@ -157,11 +149,22 @@ class SenseNormal:
     """
 
     def __init__(self, maps: Tensor, spectrum: Tensor) -> None:
-        self.maps = maps.detach()
-        self.spectrum = spectrum
         self.on_cpu = maps.device.type == "cpu"
+        self._take(maps)
+        self.spectrum = spectrum
         n_frames = int(spectrum.shape[0])
         self.parts = [slice(f, f + 1) for f in range(n_frames)] if self.on_cpu else [slice(0, n_frames)]
+        if self.on_cpu:
+            self._quarters = _quarters(spectrum)
+
+    def by(self, maps: Tensor) -> SenseNormal:
+        """Return the operator of the same spectrum with other coils."""
+        other = copy(self)
+        other._take(maps)
+        return other
+
+    def _take(self, maps: Tensor) -> None:
+        self.maps = maps.detach()
         if self.on_cpu:
             self._inwards, self._outwards = _modulated(self.maps)
 
@@ -169,29 +172,52 @@ class SenseNormal:
         """Return the operator's value for (n, y, x) images of the n frames in a slice: the same shape."""
         if self.on_cpu:
             result = torch.empty_like(images)
-            spectra = self.spectrum[frames]
+            spectra = self._quarters[frames]
             for image, spectrum, target in zip(images.resolve_conj().numpy(), spectra, result.numpy(), strict=True):
                 self._one_frame(image, spectrum, target)
             return result
         coil_images = apply_spectrum(images[:, None] * self.maps, self.spectrum[frames, None])
         return torch.einsum("fcyx,cyx->fyx", coil_images, self.maps.conj())
 
-    def _one_frame(self, image: np.ndarray, spectrum: Tensor, target: np.ndarray) -> None:
+    def of_batches(self, images: Tensor) -> Tensor:
+        """Return the operator's value for (..., frame, y, x) images of all frames: the same shape."""
+        batches = images.detach().reshape(-1, *images.shape[-3:])
+        result = torch.empty_like(batches)
+        for source, target in zip(batches, result, strict=True):
+
+            def run(frames: slice, source: Tensor = source, target: Tensor = target) -> None:
+                target[frames] = self(source[frames], frames)
+
+            map_frames(run, self.parts)
+        return result.reshape(images.shape)
+
+    def _one_frame(self, image: np.ndarray, quarters: Tensor, target: np.ndarray) -> None:
         """Coil by coil, half of the spectrum's rows by half, so that all stays in a core's own cache."""
         columns = image.shape[1]
         work = workspace((image.shape[0], columns), image.dtype)
         work.source[:, :columns] = image
         work.total[...] = 0
         for half in (0, 1):
-            rows = spectrum[half::2]
+            even, odd = quarters[half]
             for inward, outward in zip(self._inwards[half], self._outwards[half], strict=True):
                 np.multiply(work.source, inward, out=work.image)
-                work.forward()
-                work.spectrum.mul_(rows)
-                work.backward()
+                work.convolve(even, odd)
                 np.multiply(work.image, outward, out=work.scratch)
                 np.add(work.total, work.scratch, out=work.total)
         target[...] = work.total[:, :columns]
+
+
+def _quarters(spectrum: Tensor) -> Tensor:
+    """Return (frame, 2, 2, y, x) of a (frame, 2 y, 2 x) spectrum: by parity of the row, then of the column."""
+    n_frames, rows, columns = spectrum.shape
+    cut = spectrum.detach().reshape(n_frames, rows // 2, 2, columns // 2, 2).permute(0, 2, 4, 1, 3)
+    quarters = torch.empty(cut.shape, dtype=spectrum.dtype)
+
+    def copy_frame(frame: int) -> None:
+        quarters[frame] = cut[frame]
+
+    map_frames(copy_frame, range(n_frames))
+    return quarters
 
 
 def _modulated(maps: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -118,9 +118,9 @@ def _transforms(
             own = workspace((half, half), np.dtype(np.complex64))
             for thread in range(number, frames, threads):
                 del thread
-                for _ in range(2 * coils):  # two halves of the rows
-                    own.image.fill(0)  # what is transformed again and again would overflow
-                    own.forward()
+                own.image.fill(0)  # what is transformed again and again would overflow
+                for _ in range(coils):
+                    own.transform()  # one half of the rows there and back is as much as both halves there
 
         found["fftw"] = lambda: pool.map(with_fftw, threads)
     torch.set_num_threads(threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,20 +10,17 @@ from torch import Tensor
 from kspace.equations import Density, NormalEquations
 from kspace.recon.conjugate_gradients import solve
 from kspace.recon.method import OnIteration, Reconstruction, require_same_shape
-from kspace.recon.preconditioner import Circulant
+from kspace.recon.preconditioner import FLOOR, Circulant
+from kspace.recon.start import average_over_time, by_few_coils, damped
 from kspace.toeplitz import SenseNormal
-
-_AVERAGE_ITERATIONS = 6  # one frame's, so that all of them cost a quarter of an iteration of 25 frames
-
-_FLOOR = 1.0  # of the preconditioner, over the mean diagonal
 
 
 @dataclass(frozen=True)
 class CgSense:
     """Minimise |W^(1/2) (E x - s)|^2 + l2 d |x|^2, where d is the mean diagonal of E^H W E of each frame.
 
-    All frames start from the average over time, which costs next to nothing and is nearer than nought, or from an
-    earlier reconstruction.
+    All frames start from an earlier reconstruction, or from what is cheap and near: the average over time, improved
+    with few virtual coils (:mod:`kspace.recon.start`).
 
     Parameters
     ----------
@@ -58,32 +55,25 @@ class CgSense:
     ) -> Reconstruction:
         """Reconstruct; see :class:`kspace.recon.method.Method`."""
         b = equations.right_hand_side(maps)
-        damping = (self.l2 * equations.weight).to(b.device, b.real.dtype)
-        if start is not None:
-            require_same_shape(start.image, b)
-            x = start.image
-        elif equations.n_frames > 1:
-            quick = replace(self, tolerance=0.01, max_iterations=_AVERAGE_ITERATIONS)
-            # What has no spokes stays nought.
-            x = quick(equations.over_time(), maps).image * (equations.weight > 0).to(b)[:, None, None]
-        else:
-            x = torch.zeros_like(b)
+        weight = equations.weight.to(b.device, b.real.dtype)
+        damping = self.l2 * weight
         normal = SenseNormal(maps, equations.spectrum)
-        floor = _FLOOR * equations.weight.to(damping)
-        circulant = Circulant(maps, equations.spectrum, damping, floor, normal.parts)
+        circulant = Circulant(maps, equations.spectrum, damping, FLOOR * weight, normal.parts)
         goal = torch.zeros(equations.n_frames, dtype=torch.float64)
         if noise_std is not None:
             # The noise of E^H W s has the covariance E^H W^2 E, about the mean weight times E^H W E.
             mean_weight = equations.squared_weight / equations.weight.clamp_min(1e-30)
             goal = self.noise_share * noise_std * torch.sqrt(mean_weight * circulant.degrees_of_freedom().cpu())
-
-        shift = damping.to(b.dtype)[:, None, None]
-
-        def damped(images: Tensor, frames: slice) -> Tensor:
-            return normal(images, frames).addcmul_(images, shift[frames])
-
+        if start is not None:
+            require_same_shape(start.image, b)
+            x: Tensor | None = start.image
+        elif equations.n_frames > 1:
+            x = average_over_time(equations, maps, b, self.l2)
+            x = by_few_coils(equations, maps, x, normal, circulant, damping, self.tolerance)
+        else:
+            x = None
         found = solve(
-            damped,
+            damped(normal, damping),
             b,
             x,
             normal.parts,

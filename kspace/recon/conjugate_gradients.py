@@ -46,7 +46,7 @@ class Solution:
 def solve(
     operator: FrameOperator,
     right: Tensor,
-    start: Tensor,
+    start: Tensor | None,
     parts: list[slice],
     *,
     tolerance: float,
@@ -67,7 +67,7 @@ def solve(
     right
         (frame, y, x) complex, b.
     start
-        (frame, y, x) complex, where to start; not changed.
+        (frame, y, x) complex, where to start; not changed. None for nought, which saves an application of A.
     tolerance
         A frame ends when its residual has fallen to this share of the right-hand side's,
     goal
@@ -81,13 +81,14 @@ def solve(
     on_iteration
         Hears of every iteration and may stop it.
     """
-    x, residual, direction = start.clone(), torch.empty_like(right), torch.empty_like(right)
+    x = torch.zeros_like(right) if start is None else start.clone()
+    residual, direction = torch.empty_like(right), torch.empty_like(right)
     n_frames = right.shape[0]
     energy = torch.zeros(n_frames, dtype=torch.float64, device=right.device)
     size, limit = torch.zeros_like(energy), goal.to(right.device) ** 2
 
     def begin(part: slice) -> None:
-        residual[part] = right[part] - operator(x[part], part)
+        residual[part] = right[part] if start is None else right[part] - operator(x[part], part)
         direction[part] = preconditioner(residual[part], part)
         energy[part] = _products(residual[part], direction[part])
         size[part] = _products(right[part], preconditioner(right[part], part))
@@ -112,7 +113,8 @@ def solve(
         used = size > 0
         return float((energy[used] / size[used]).max().clamp_min(0).sqrt()) if bool(used.any()) else 0.0
 
-    map_frames(begin, parts)
+    teams = right.device.type != "cpu"
+    map_frames(begin, parts, teams=teams)
     iteration = 0
     while iteration < max_iterations:
         left = (energy > limit).cpu()
@@ -120,7 +122,7 @@ def solve(
         if not active:
             break
         iteration += 1
-        map_frames(advance, active)
+        map_frames(advance, active, teams=teams)
         if on_iteration is not None and on_iteration(Status(iteration, max_iterations, largest())):
             break
     return Solution(x, iteration, largest())

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from kspace.parallel import map_frames
 
+FLOOR = 1.0
+"""What is added to the eigenvalues where conjugate gradients use the inverse, over the mean diagonal."""
+
 
 class Circulant:
     """Nearest circulant matrices of the frames of a SENSE normal operator.
@@ -34,17 +37,23 @@ class Circulant:
 
     def __init__(self, maps: Tensor, spectrum: Tensor, damping: Tensor, floor: Tensor, parts: list[slice]) -> None:
         rows, columns = maps.shape[-2:]
-        padded = torch.fft.fft2(maps, s=(2 * rows, 2 * columns))
-        # By displacement d, the mean over pixels r of conj(S(r)) S(r - d), summed over coils.
-        overlap = torch.fft.ifft2(padded.abs().square().sum(0)).conj() / (rows * columns)
+        padded = torch.fft.fft2(maps.detach(), s=(2 * rows, 2 * columns))
+        # By displacement d, the mean over pixels r of conj(S(r)) S(r - d), summed over coils: conjugated, and only half
+        # of the columns, as all kernels here are Hermitian.
+        power = padded.real.square().add_(padded.imag.square()).sum(0)
+        overlap = torch.fft.rfft2(power).conj().resolve_conj() / (rows * columns) / power.numel() ** 2
+        half = columns // 2 + 1
         self._inverse = spectrum.new_empty((spectrum.shape[0], rows, columns))
         self._freedom = torch.zeros(spectrum.shape[0], dtype=torch.float64, device=spectrum.device)
 
         def invert(part: slice) -> None:
-            kernel = torch.fft.ifft2(spectrum[part].to(maps.dtype)).mul_(overlap)
-            # Displacements that are N apart fall together on a circle of N.
-            folded = kernel.reshape(-1, 2, rows, 2, columns).sum((1, 3))
-            data = torch.fft.fft2(folded).real.clamp_min_(0)
+            kernel = torch.fft.rfft2(spectrum[part]).mul_(overlap)
+            # Displacements that are N apart fall together on a circle of N; what lies beyond the last column is what
+            # lies opposite, conjugated.
+            folded = kernel[:, :rows] + kernel[:, rows:]
+            opposite = folded[..., columns - half + 1 :].flip((1, 2)).roll(1, 1).conj()
+            folded = folded[..., :half] + opposite
+            data = torch.fft.irfft2(folded, s=(rows, columns), norm="forward").clamp_min_(0)
             damped = data + damping[part, None, None]
             # A frame without spokes has only zeros, and keeps them.
             kept = torch.where(damped > 0, data / damped.clamp_min(1e-30), 0.0)
@@ -52,7 +61,7 @@ class Circulant:
             eigenvalues = damped + floor[part, None, None]
             self._inverse[part] = torch.where(eigenvalues > 0, 1 / eigenvalues.clamp_min(1e-30), 0.0)
 
-        map_frames(invert, parts)
+        map_frames(invert, parts, teams=spectrum.device.type != "cpu")
 
     def degrees_of_freedom(self) -> Tensor:
         """Return (frame,) float64, the trace of T (T + damping)^-1: how many numbers the data determine, about."""
