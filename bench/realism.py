@@ -257,6 +257,25 @@ def rows_of(real: list[dict], virtual: list[dict]) -> list[tuple[str, list[float
     return rows
 
 
+def among_themselves(virtual: list[dict]) -> tuple[float, float, float]:
+    """Return how simulated hearts fare by the same rule: what real ones could do if they were drawn from the same law.
+
+    Of every pair of simulated patients, the mean number of measures that have both between the 5 and 95 % of all
+    slices, and the shares of pairs with at most one measure outside and with none.
+    """
+    patients: dict[str, list[dict]] = {}
+    for one in virtual:
+        patients.setdefault(one["name"], []).append(one)
+    inside = np.empty((len(patients), len(MEASURES)), bool)
+    for column, key in enumerate(MEASURES):
+        low, high = np.nanquantile([one[key] for one in virtual], [0.05, 0.95])
+        medians = np.array([np.nanmedian([one[key] for one in slices]) for slices in patients.values()])
+        inside[:, column] = (low <= medians) & (medians <= high)
+    first, second = np.triu_indices(len(inside), 1)
+    both = (inside[first] & inside[second]).sum(1)
+    return float(both.mean()), float((both >= len(MEASURES) - 1).mean()), float((both == len(MEASURES)).mean())
+
+
 def table(rows: list[tuple[str, list[float], tuple[float, float, float], bool]]) -> str:
     """Return the Markdown table."""
     lines = [
@@ -326,6 +345,12 @@ def main() -> None:
         f"\n{len(real)} real slices; {len(virtual)} simulated slices of {arguments.patients} virtual patients "
         f"(synthetic); {time.perf_counter() - started:.0f} s"
     )
+    if arguments.patients > 1:
+        mean, nearly, every = among_themselves(virtual)
+        print(
+            f"two simulated patients by the same rule: {mean:.1f} of {len(MEASURES)} measures inside on average; "
+            f"at most one outside in {100 * nearly:.0f} % of pairs, none in {100 * every:.0f} %"
+        )
     if arguments.json is not None:
         arguments.json.write_text(json.dumps({"real": real, "virtual": virtual}))
     draw(rows, real, virtual, arguments.picture)
