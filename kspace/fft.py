@@ -58,12 +58,10 @@ class PaddedTransform:
     def __init__(self, matrix: tuple[int, int], dtype: np.dtype[Any]) -> None:
         rows, columns = matrix
         shape = rows, columns + PAD
-        self.image, self.source, self.scratch, self.total, self._even, self._odd = (
-            _zeros(shape, dtype) for _ in range(6)
-        )
-        inner = [padded[:, :columns] for padded in (self.image, self._even, self._odd)]
+        self.image, self.source, self.scratch, self.total, self._even = (_zeros(shape, dtype) for _ in range(5))
+        inner = [padded[:, :columns] for padded in (self.image, self._even)]
         # Torch's product of complex and real numbers takes half of numpy's time.
-        self._spectra = torch.from_numpy(inner[1]), torch.from_numpy(inner[2])
+        self._odd_spectrum, self._even_spectrum = (torch.from_numpy(values) for values in inner)
         self._turn = np.ones(shape[1], dtype)
         self._turn[:columns] = np.exp(-1j * np.pi / columns * np.arange(columns))
         self._back = self._turn.conj()
@@ -80,14 +78,29 @@ class PaddedTransform:
         run = self._run
         run["rows"]()
         run["even columns"]()
-        self._spectra[0].mul_(even)
+        self._even_spectrum.mul_(even)
         run["even columns back"]()
-        np.multiply(self._odd, self._turn, out=self._odd)
-        run["odd columns"]()
-        self._spectra[1].mul_(odd)
-        run["odd columns back"]()
-        np.multiply(self._odd, self._back, out=self._odd)
-        np.add(self._odd, self._even, out=self._odd)
+        np.multiply(self.image, self._turn, out=self.image)
+        run["columns"]()
+        self._odd_spectrum.mul_(odd)
+        run["columns back"]()
+        np.multiply(self.image, self._back, out=self.image)
+        np.add(self.image, self._even, out=self.image)
+        run["rows back"]()
+
+    def filter(self, factors: torch.Tensor) -> None:
+        """Multiply the spectrum of :attr:`image` itself, without padding, and transform back without normalising.
+
+        Parameters
+        ----------
+        factors
+            (R, C) real, zero frequency first.
+        """
+        run = self._run
+        run["rows"]()
+        run["columns"]()
+        self._odd_spectrum.mul_(factors)
+        run["columns back"]()
         run["rows back"]()
 
     def transform(self) -> None:
@@ -105,19 +118,19 @@ def _zeros(shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
     return values
 
 
-def _steps(image: np.ndarray, even: np.ndarray, odd: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, int, bool]]:
+def _steps(image: np.ndarray, even: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, int, bool]]:
     """Return what is transformed into what, along which axis and whether back, by name."""
     return {
-        "rows": (image, odd, 0, False),
-        "even columns": (odd, even, 1, False),
+        "rows": (image, image, 0, False),
+        "even columns": (image, even, 1, False),
         "even columns back": (even, even, 1, True),
-        "odd columns": (odd, odd, 1, False),
-        "odd columns back": (odd, odd, 1, True),
-        "rows back": (odd, image, 0, True),
+        "columns": (image, image, 1, False),
+        "columns back": (image, image, 1, True),
+        "rows back": (image, image, 0, True),
     }
 
 
-def _fftw(image: np.ndarray, even: np.ndarray, odd: np.ndarray) -> dict[str, Callable[[], Any]]:
+def _fftw(image: np.ndarray, even: np.ndarray) -> dict[str, Callable[[], Any]]:
     """Return FFTW's transforms, the fastest of a few plannings.
 
     FFTW plans by the clock. What else the machine does at that moment can make it choose badly, by half as much time
@@ -134,7 +147,7 @@ def _fftw(image: np.ndarray, even: np.ndarray, odd: np.ndarray) -> dict[str, Cal
                 direction="FFTW_BACKWARD" if back else "FFTW_FORWARD",
                 flags=("FFTW_MEASURE",),  # estimated plans are half as fast
             ).execute
-            for name, (source, target, axis, back) in _steps(image, even, odd).items()
+            for name, (source, target, axis, back) in _steps(image, even).items()
         }
 
     key = (image.shape, image.strides, image.dtype.char)
@@ -167,14 +180,14 @@ def _seconds(steps: dict[str, Callable[[], Any]]) -> float:
     return sum(min(once(step) for _ in range(20)) for step in steps.values())
 
 
-def _scipy(image: np.ndarray, even: np.ndarray, odd: np.ndarray) -> dict[str, Callable[[], Any]]:
+def _scipy(image: np.ndarray, even: np.ndarray) -> dict[str, Callable[[], Any]]:
     def run(source: np.ndarray, target: np.ndarray, axis: int, back: bool) -> None:
         if back:
             target[...] = scipy.fft.ifft(source, axis=axis, norm="forward", workers=1)
         else:
             target[...] = scipy.fft.fft(source, axis=axis, workers=1)
 
-    return {name: partial(run, *step) for name, step in _steps(image, even, odd).items()}
+    return {name: partial(run, *step) for name, step in _steps(image, even).items()}
 
 
 _workspaces = threading.local()

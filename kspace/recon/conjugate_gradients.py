@@ -6,9 +6,11 @@ by one thread, from the normal operator to the last sum, so that its images stay
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,42 +85,43 @@ def solve(
     """
     x = torch.zeros_like(right) if start is None else start.clone()
     residual, direction = torch.empty_like(right), torch.empty_like(right)
-    n_frames = right.shape[0]
-    energy = torch.zeros(n_frames, dtype=torch.float64, device=right.device)
-    size, limit = torch.zeros_like(energy), goal.to(right.device) ** 2
+    # What is one number a frame is kept by the host: on one frame's images the tensor library would take as long for
+    # its small operations, between which threads wait for the interpreter, as for the sums.
+    energy, size, limit = (np.zeros(right.shape[0]) for _ in range(3))
 
     def begin(part: slice) -> None:
         residual[part] = right[part] if start is None else right[part] - operator(x[part], part)
         direction[part] = preconditioner(residual[part], part)
-        energy[part] = _products(residual[part], direction[part])
-        size[part] = _products(right[part], preconditioner(right[part], part))
-        limit[part] = torch.maximum(limit[part], tolerance**2 * size[part])
+        energy[part] = _products(_flat(residual[part]), _flat(direction[part]))
+        size[part] = _products(_flat(right[part]), _flat(preconditioner(right[part], part)))
+        limit[part] = np.maximum(goal[part].cpu().numpy() ** 2, tolerance**2 * size[part])
 
     def advance(part: slice) -> None:
-        applied = operator(direction[part], part)
-        curvature = _products(direction[part], applied)
+        towards, left = direction[part], residual[part]
+        flat_towards, flat_left = _flat(towards), _flat(left)
+        applied = _flat(operator(towards, part))
+        curvature = _products(flat_towards, applied)
         # A frame that has converged stands still where others of its part go on; so does one without spokes.
         moves = (energy[part] > limit[part]) & (curvature > 0)
-        step = torch.where(moves, energy[part] / curvature.clamp_min(1e-300), 0.0).to(x.dtype)[:, None, None]
-        # In place, as fresh pages cost more than the arithmetic on them.
-        x[part].addcmul_(direction[part], step)
-        residual[part].addcmul_(applied, step, value=-1)
-        improved = preconditioner(residual[part], part)
-        renewed = _products(residual[part], improved)
-        ratio = torch.where(energy[part] > 0, renewed / energy[part].clamp_min(1e-300), 0.0)
-        direction[part].mul_(ratio.to(x.real.dtype)[:, None, None]).add_(improved)
+        step = np.where(moves, energy[part] / np.maximum(curvature, 1e-300), 0.0)
+        _add(_flat(x[part]), flat_towards, step)
+        _add(flat_left, applied, -step)
+        improved = _flat(preconditioner(left, part))
+        renewed = _products(flat_left, improved)
+        ratio = np.where(energy[part] > 0, renewed / np.maximum(energy[part], 1e-300), 0.0)
+        _scale(flat_towards, ratio)
+        flat_towards.add_(improved)
         energy[part] = renewed
 
     def largest() -> float:
         used = size > 0
-        return float((energy[used] / size[used]).max().clamp_min(0).sqrt()) if bool(used.any()) else 0.0
+        return math.sqrt(max(0.0, float((energy[used] / size[used]).max()))) if used.any() else 0.0
 
     teams = right.device.type != "cpu"
     map_frames(begin, parts, teams=teams)
     iteration = 0
     while iteration < max_iterations:
-        left = (energy > limit).cpu()
-        active = [part for part in parts if bool(left[part].any())]
+        active = [part for part in parts if (energy[part] > limit[part]).any()]
         if not active:
             break
         iteration += 1
@@ -128,7 +131,26 @@ def solve(
     return Solution(x, iteration, largest())
 
 
-def _products(a: Tensor, b: Tensor) -> Tensor:
-    """Return the (frame,) float64 real parts of the scalar products of two (frame, y, x) cines."""
-    products: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1)).real.double()
-    return products
+def _flat(images: Tensor) -> Tensor:
+    """Return (n, y, x) complex images as the (n, 2 y x) real numbers they are; work on these takes half the time."""
+    return torch.view_as_real(images).view(len(images), -1)
+
+
+def _products(a: Tensor, b: Tensor) -> np.ndarray:
+    """Return the (n,) float64 scalar products of rows."""
+    if len(a) == 1:
+        return np.array([float(torch.dot(a[0], b[0]))])
+    return np.array(torch.linalg.vecdot(a, b).tolist())
+
+
+def _add(to: Tensor, rows: Tensor, factors: np.ndarray) -> None:
+    """Add rows times (n,) factors, in place, as fresh pages cost more than the arithmetic on them."""
+    if len(to) == 1:
+        to.add_(rows, alpha=float(factors[0]))
+    else:
+        to.addcmul_(rows, torch.from_numpy(factors).to(to)[:, None])
+
+
+def _scale(rows: Tensor, factors: np.ndarray) -> None:
+    """Multiply rows by (n,) factors in place."""
+    rows.mul_(float(factors[0]) if len(rows) == 1 else torch.from_numpy(factors).to(rows)[:, None])

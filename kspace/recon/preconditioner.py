@@ -8,9 +8,11 @@ F. Chan, SIAM J. Sci. Stat. Comput. 9:766, 1988, for a Toeplitz matrix; the maps
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from kspace.fft import workspace
 from kspace.parallel import map_frames
 
 FLOOR = 1.0
@@ -69,5 +71,15 @@ class Circulant:
 
     def __call__(self, images: Tensor, frames: slice) -> Tensor:
         """Return the inverse's value for (n, y, x) images of the n frames in a slice: the same shape."""
-        improved: Tensor = torch.fft.ifft2(torch.fft.fft2(images).mul_(self._inverse[frames]))
-        return improved
+        factors = self._inverse[frames]
+        if images.device.type != "cpu":
+            improved: Tensor = torch.fft.ifft2(torch.fft.fft2(images).mul_(factors))
+            return improved
+        result = torch.empty_like(images)
+        rows, columns = images.shape[-2:]
+        for image, factor, target in zip(images.resolve_conj().numpy(), factors, result.numpy(), strict=True):
+            work = workspace((rows, columns), image.dtype)
+            work.image[:, :columns] = image
+            work.filter(factor)
+            np.multiply(work.image[:, :columns], 1 / (rows * columns), out=target)
+        return result
