@@ -155,10 +155,10 @@ def measure(one: Compared, moment: Moment, names: Iterable[str]) -> Iterator[dic
         yield row | {"heart_nrmse": float(nrmse(image, one.truth, one.region))}
 
 
-def run(out: Path, n_patients: int, data: Path | None, names: tuple[str, ...]) -> None:
+def run(out: Path, patients: range, data: Path | None, names: tuple[str, ...]) -> None:
     """Measure what the file does not hold yet, patient by patient; the real hearts after the first five patients."""
     hearts = [] if data is None else [(data, name) for name in HEARTS]
-    jobs: list[Any] = [*range(min(5, n_patients)), *hearts, *range(5, n_patients)]
+    jobs: list[Any] = [*patients[:5], *hearts, *patients[5:]]
     for job in jobs:
         done = {(row["case"], row["seconds"], row["method"]) for row in rows_of(out)}
         name, stream, region = virtual_stream(job) if isinstance(job, int) else real_stream(*job)
@@ -229,6 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="file that one JSON line per image is added to")
     parser.add_argument("--patients", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="leave out the patients before this one")
     parser.add_argument("--methods", default=",".join(NAMES), help="only these; the table holds cases that have all")
     parser.add_argument("--data", type=Path, help="folder of the real cines")
     parser.add_argument("--table", action="store_true", help="only print what the file holds")
@@ -240,7 +241,8 @@ def main() -> None:
     if arguments.out is None:
         parser.error("--out is needed")
     if not arguments.table:
-        run(arguments.out, arguments.patients, arguments.data, tuple(arguments.methods.split(",")))
+        patients = range(arguments.first, arguments.patients)
+        run(arguments.out, patients, arguments.data, tuple(arguments.methods.split(",")))
     rows = rows_of(arguments.out)
     print("\n".join(table([row for row in rows if row["case"] not in HEARTS], "virtual patients (synthetic)")))
     print()
