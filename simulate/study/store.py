@@ -1,7 +1,8 @@
 """Finished patients on disk: one SQLite file, one row a patient, written at once and never computed again.
 
-What a row belongs to is named by its key: a hash of the protocol, the study's seed and the weights of all networks that
-took part. A study with another protocol, or after new weights, can share the file and does not mix with it.
+What a row belongs to is named by its key: a hash of the protocol, the study's seed, the version of the virtual patients
+and the weights of all networks that took part. A study with another protocol, of other hearts or after new weights can
+share the file and does not mix with it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from kspace.quality.trajectory import Trajectory
 from kspace.recon.methods import make_method, weights_of
 from kspace.segment.networks import members
 from kspace.weights.store import read_card
+from simulate.patient.population import POPULATION_VERSION
 from simulate.study.protocol import PRETEND, Protocol
 
 FILE = "study.sqlite"
@@ -60,13 +62,19 @@ class Finished:
 
 
 def facts_of(protocol: Protocol, seed: int) -> dict[str, object]:
-    """Return all that decides what comes out: protocol, seed and the weights of the networks by name and hash."""
+    """Return what decides what comes out: protocol, seed, patients, and the networks' weights by name and hash."""
     names: list[str] = []
     if protocol.method != PRETEND:
         shipped = weights_of(make_method(protocol.method))
         names = [*([shipped.split(" ")[0]] if shipped else []), *members()[: protocol.members]]
     weights = {name: read_card(name).sha256 for name in names}
-    return {"engine": _ENGINE, "seed": seed, "protocol": protocol.model_dump(mode="json"), "weights": weights}
+    return {
+        "engine": _ENGINE,
+        "population": POPULATION_VERSION,
+        "seed": seed,
+        "protocol": protocol.model_dump(mode="json"),
+        "weights": weights,
+    }
 
 
 def key_of(protocol: Protocol, seed: int) -> str:

@@ -1,10 +1,63 @@
+import hashlib
+import json
+
 import numpy as np
 import pytest
 
 from kspace.errors import InputError
+from simulate.body import BodyState
+from simulate.patient.anatomy import PatientBody
 from simulate.patient.left import LeftShape
 from simulate.patient.parameters import Group, Patient, Sex
-from simulate.patient.population import REFERENCE, draw_patient
+from simulate.patient.placement import short_axis_geometry
+from simulate.patient.population import POPULATION_VERSION, REFERENCE, draw_patient
+
+PARAMETERS, TISSUE_SHARES = (
+    {2: "e534b610af9099f1"},
+    {
+        2: [
+            32.264,
+            9.713,
+            14.239,
+            11.433,
+            1.701,
+            1.868,
+            2.451,
+            2.429,
+            1.974,
+            2.465,
+            0.275,
+            13.986,
+            2.519,
+            1.984,
+            0.495,
+            0.206,
+            0.000,
+        ]
+    },
+)
+"""By version: what the first patients of each group are, and how much of a slice each tissue takes, in percent."""
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in sorted(value.items())}
+    if isinstance(value, list | tuple):
+        return [_rounded(part) for part in value]
+    return f"{value:.5g}" if isinstance(value, float) else value
+
+
+def test_patients_do_not_change_unless_their_version_does() -> None:
+    """Studies keep what they computed of a patient by the version. After an intended change, raise it and note both."""
+    patients = [draw_patient(seed, group=group) for seed, group in enumerate(Group)]
+    text = json.dumps([_rounded(p.to_dict()) for p in patients])
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == PARAMETERS[POPULATION_VERSION]
+    shares = []
+    for patient in patients:
+        geometry = short_axis_geometry(patient, n_slices=1, first_mm=40.0, rows=64, columns=64, pixel_mm=5.0)
+        fractions = PatientBody(patient, geometry).fractions(0, BodyState(phase=0.3))
+        shares.append(100 * fractions.double().mean((1, 2)).numpy())
+    np.testing.assert_allclose(np.mean(shares, 0), TISSUE_SHARES[POPULATION_VERSION], atol=2e-3)
 
 
 def _values(patients: list[Patient]) -> dict[str, np.ndarray]:

@@ -146,11 +146,14 @@ def test_a_study_of_nobody_is_refused(tmp_path: Path, pretended: Protocol) -> No
         run_study(Store(tmp_path), pretended, 0)
 
 
-def test_weights_and_engine_are_part_of_the_key(pretended: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["_ENGINE", "POPULATION_VERSION"])
+def test_engine_and_population_are_part_of_the_key(
+    name: str, pretended: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from simulate.study import store
 
     before = key_of(pretended, 0)
-    monkeypatch.setattr(store, "_ENGINE", 99)
+    monkeypatch.setattr(store, name, 99)
     assert key_of(pretended, 0) != before
 
 
