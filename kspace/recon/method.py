@@ -55,6 +55,10 @@ class Reconstruction:
         What only this method understands (dual variables); empty for most.
     spokes
         How many it was made from; 0 where the method does not need to know it again.
+    steepness
+        Largest eigenvalue of the normal operator over the peak of its spectra; 0 where it was not sought.
+    cold_iterations
+        How many the cold start took that this goes back to, over however many decisions; 0 where none is known.
     """
 
     image: Tensor
@@ -62,6 +66,8 @@ class Reconstruction:
     change: float = 0.0
     state: tuple[Tensor, ...] = field(default=(), repr=False)
     spokes: float = 0.0
+    steepness: float = 0.0
+    cold_iterations: int = 0
 
 
 def require_same_shape(start: Tensor, right: Tensor) -> None:

@@ -81,6 +81,10 @@ class Scaled:
         average = self._equations.right_hand_side(self._maps).sum(0) / total
         return average.expand_as(self.b).clone()
 
+    def peak(self) -> float:
+        """Return the largest value of the scaled spectra; eigenvalues stay below it where maps are of size 1."""
+        return float(self._equations.spectrum.amax()) / self.scale
+
     def lipschitz(self) -> float:
         """Return the largest eigenvalue of the scaled operator, see :func:`largest_eigenvalue`."""
         return largest_eigenvalue(self._equations, self._maps) / self.scale
@@ -146,6 +150,7 @@ def descend(
     max_iterations: int,
     goal: float,
     on_iteration: OnIteration | None,
+    steepness: float = 0.0,
 ) -> Reconstruction:
     """Minimise 1/2 <x, A x> - <b, x> + penalty over the components of which the images x are the sum.
 
@@ -166,13 +171,19 @@ def descend(
         At most so many; ends when an iteration changes the images by less than this, relative to their norm.
     on_iteration
         Hears of every iteration and may stop it.
+    steepness
+        Of an earlier call with fewer spokes, whose search for the largest eigenvalue costs as much as an iteration or
+        two and need not be repeated: with the scan's length it changes as the spectra's peak does. Should it be too
+        small, that shows (:class:`WatchedNormal`).
 
     Returns
     -------
     The images, with the components as state.
     """
+    peak = scaled.peak()
+    lipschitz = steepness * peak if steepness > 0 else scaled.lipschitz()
     # A step of each of n components moves their sum by n steps.
-    state = _Descent(scaled, components, 1 / (scaled.lipschitz() * len(components)))
+    state = _Descent(scaled, components, 1 / (lipschitz * len(components)))
     iteration, change = 0, math.inf
     for iteration in range(1, max_iterations + 1):
         steepest = 1.05 * state.apply() * len(components)
@@ -184,7 +195,8 @@ def descend(
             break
         if change < goal:
             break
-    return Reconstruction(components.sum(0), iteration, change, tuple(components))
+    seen = 1 / (state.step * len(components) * peak)
+    return Reconstruction(components.sum(0), iteration, change, tuple(components), steepness=seen)
 
 
 class _Descent:

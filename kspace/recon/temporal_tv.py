@@ -9,7 +9,7 @@ the next (Beck and Teboulle, IEEE Trans. Image Process. 18:2419, 2009) and from 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,11 @@ _L2 = 0.02  # of the average over time, as in CG-SENSE
 
 _DUAL_STEPS = 5
 """Per iteration; twice as many change no more than the third digit."""
+
+_MOSTLY_NEW = 0.4
+"""Share of new spokes from which on an earlier image is of no use: it is of too few spokes, with other streaks."""
+
+_FEWEST = 2  # iterations of a warm start
 
 _ROWS = 4  # their frames and dual variables stay in a core's own cache
 
@@ -46,6 +51,9 @@ class TemporalTV:
         Stop when an iteration changes the images by less than this, relative to their norm,
     noise_share
         or, where the noise is known, by less than this share of the noise in the gridded images.
+    warm_share
+        From what it returned on fewer spokes at most this share of the iterations that the cold start took, decision
+        after decision. On a heart more bring the images no nearer to the truth (docs/compressed_sensing.md).
     """
 
     noise_factor: float = 1.0
@@ -53,6 +61,7 @@ class TemporalTV:
     max_iterations: int = 30
     tolerance: float = 3e-3
     noise_share: float = 0.02
+    warm_share: float = 1 / 3
     density: Density = "ramp"
     name: str = "cs"
 
@@ -70,12 +79,19 @@ class TemporalTV:
         if scaled.scale <= 0:
             return scaled.unmeasured(start)
         weight = scaled.threshold(self.noise_factor, self.signal_factor)
-        if start is None:
-            x = average_over_time(equations, maps, scaled.b * scaled.scale, _L2)
-        else:
+        spokes, most, steepness, cold = float(equations.spokes.sum()), self.max_iterations, 0.0, 0
+        if start is not None:
             require_same_shape(start.image, scaled.b)
-            x = start.image.clone()
-        dual = x.real.new_zeros((2, *x.shape)) if start is None or not start.state else start.state[0].clone()
+        if start is not None and start.spokes > 0:
+            if abs(spokes - start.spokes) > _MOSTLY_NEW * max(spokes, start.spokes):
+                start = None
+            else:
+                steepness, cold = start.steepness, start.cold_iterations
+                most = min(most, max(_FEWEST, math.floor(self.warm_share * cold)))
+        if start is None:
+            start = Reconstruction(average_over_time(equations, maps, scaled.b * scaled.scale, _L2))
+        x = start.image.clone()
+        dual = start.state[0].clone() if start.state else x.real.new_zeros((2, *x.shape))
 
         def shrink(components: Tensor, step: float, iteration: int) -> None:
             shrink_differences(components[0], dual, weight * step, _DUAL_STEPS)
@@ -84,11 +100,12 @@ class TemporalTV:
             scaled,
             x[None],
             shrink,
-            max_iterations=self.max_iterations,
+            max_iterations=most,
             goal=scaled.goal(self.tolerance, self.noise_share),
             on_iteration=on_iteration,
+            steepness=steepness,
         )
-        return Reconstruction(found.image, found.iterations, found.change, (dual,))
+        return replace(found, state=(dual,), spokes=spokes, cold_iterations=cold or found.iterations)
 
 
 def shrink_differences(images: Tensor, dual: Tensor, threshold: float, n_steps: int) -> None:

@@ -157,7 +157,7 @@ def test_a_warm_start_goes_on_where_it_ended(make_case: Any) -> None:
     equations = case.equations()
     threshold = 0.2 * equations.scale
     method, noise_std = following_noise(equations, threshold)
-    method = replace(method, max_iterations=20)
+    method = replace(method, max_iterations=20, warm_share=1.0)
     half = method(equations, case.maps, noise_std=noise_std)
     kept = half.image.clone(), half.state[0].clone()
     resumed = method(equations, case.maps, noise_std=noise_std, start=half)
@@ -172,12 +172,52 @@ def test_a_warm_start_goes_on_where_it_ended(make_case: Any) -> None:
 
 def test_a_warm_start_reaches_the_goal_in_fewer_iterations(make_case: Any) -> None:
     case = make_case(n_frames=4, spokes_per_frame=16, noise_std=0.05)
-    method = TemporalTV(max_iterations=200)
+    method = TemporalTV(max_iterations=200, warm_share=1.0)
     before = method(case.equations(n_spokes=56), case.maps)
     cold = method(case.equations(), case.maps)
     warm = method(case.equations(), case.maps, start=before)
     assert warm.iterations < cold.iterations < 200
     assert warm.change < method.tolerance
+
+
+def test_a_decision_costs_a_third_of_the_iterations_and_no_search_for_the_step(
+    make_case: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = make_case(n_frames=4, spokes_per_frame=16, noise_std=0.05)
+    exact = TemporalTV(tolerance=0.0)
+    before = exact(case.equations(n_spokes=48), case.maps)
+    assert before.iterations == exact.max_iterations
+
+    def never(*_: Any, **__: Any) -> float:
+        raise AssertionError("the eigenvalue was sought again")
+
+    monkeypatch.setattr("kspace.recon.proximal.largest_eigenvalue", never)
+    after = exact(case.equations(), case.maps, start=before)
+    assert after.iterations == exact.max_iterations // 3
+    assert after.cold_iterations == exact.max_iterations
+    assert 0.8 < after.steepness / before.steepness < 1.25
+
+
+def test_decision_after_decision_comes_as_near_to_the_truth_as_cold_starts(make_case: Any) -> None:
+    case, noise_std = make_case(n_frames=6, matrix=(40, 36), n_coils=4, spokes_per_frame=32, noise_std=0.2), 0.2
+
+    def error(image: torch.Tensor) -> float:
+        return float(torch.linalg.vector_norm(image - case.images) / torch.linalg.vector_norm(case.images))
+
+    method, last = TemporalTV(), None
+    for spokes in (8, 12, 16, 20, 24):
+        equations = case.equations(n_spokes=6 * spokes)
+        last = method(equations, case.maps, noise_std=noise_std, start=last)
+        cold = method(equations, case.maps, noise_std=noise_std)
+        assert error(last.image) < 1.1 * error(cold.image), spokes
+
+
+def test_what_is_mostly_new_starts_anew(make_case: Any) -> None:
+    case = make_case(n_frames=4, spokes_per_frame=16, noise_std=0.05)
+    method = TemporalTV()
+    few = method(case.equations(n_spokes=24), case.maps)
+    cold, warm = (method(case.equations(), case.maps, start=start) for start in (None, few))
+    assert torch.equal(cold.image, warm.image)
 
 
 def test_another_methods_image_can_be_started_from(make_case: Any, check: Any) -> None:
