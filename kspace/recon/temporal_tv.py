@@ -29,6 +29,10 @@ _DUAL_STEPS = 5
 _MOSTLY_NEW = 0.4
 """Share of new spokes from which on an earlier image is of no use: it is of too few spokes, with other streaks."""
 
+_FORGOTTEN, _WELL_SAMPLED = 0.3, 0.5
+"""Share of what moves that a decision forgets, where there is more than a spoke per frame and two columns; less of it
+before (docs/compressed_sensing.md)."""
+
 _FEWEST = 2  # iterations of a warm start
 
 _ROWS = 4  # their frames and dual variables stay in a core's own cache
@@ -88,8 +92,9 @@ class TemporalTV:
             else:
                 steepness, cold = start.steepness, start.cold_iterations
                 most = min(most, max(_FEWEST, math.floor(self.warm_share * cold)))
-        if start is None:
-            start = Reconstruction(average_over_time(equations, maps, scaled.b * scaled.scale, _L2))
+        if start is None or cold:
+            average = average_over_time(equations, maps, scaled.b * scaled.scale, _L2)
+            start = Reconstruction(average) if start is None else _less_moving(start, average, equations)
         x = start.image.clone()
         dual = start.state[0].clone() if start.state else x.real.new_zeros((2, *x.shape))
 
@@ -106,6 +111,19 @@ class TemporalTV:
             steepness=steepness,
         )
         return replace(found, state=(dual,), spokes=spokes, cold_iterations=cold or found.iterations)
+
+
+def _less_moving(start: Reconstruction, average: Tensor, equations: NormalEquations) -> Reconstruction:
+    """Return a start whose part that moves is smaller, about the average over time of all spokes.
+
+    Few iterations find again what of it the spokes tell, the more of it the more spokes there are, and not the noise
+    and the streaks of earlier decisions, which the penalty alone would be long in taking out. A cold start, which moves
+    not at all, profits from the same.
+    """
+    sampled = float(equations.spokes.mean()) / (_WELL_SAMPLED * average.shape[-1])
+    kept = 1 - _FORGOTTEN * min(1.0, sampled) ** 2
+    moving = start.image - start.image.mean(0)
+    return replace(start, image=average + kept * moving, state=tuple(one * kept for one in start.state))
 
 
 def shrink_differences(images: Tensor, dual: Tensor, threshold: float, n_steps: int) -> None:

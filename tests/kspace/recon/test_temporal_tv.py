@@ -199,13 +199,13 @@ def test_a_decision_costs_a_third_of_the_iterations_and_no_search_for_the_step(
 
 
 def test_decision_after_decision_comes_as_near_to_the_truth_as_cold_starts(make_case: Any) -> None:
-    case, noise_std = make_case(n_frames=6, matrix=(40, 36), n_coils=4, spokes_per_frame=32, noise_std=0.2), 0.2
+    case, noise_std = make_case(n_frames=6, matrix=(40, 36), n_coils=4, spokes_per_frame=40, noise_std=0.2), 0.2
 
     def error(image: torch.Tensor) -> float:
         return float(torch.linalg.vector_norm(image - case.images) / torch.linalg.vector_norm(case.images))
 
     method, last = TemporalTV(), None
-    for spokes in (8, 12, 16, 20, 24):
+    for spokes in (8, 12, 16, 20, 24, 28, 32, 36, 40):
         equations = case.equations(n_spokes=6 * spokes)
         last = method(equations, case.maps, noise_std=noise_std, start=last)
         cold = method(equations, case.maps, noise_std=noise_std)
