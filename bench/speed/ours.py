@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.speed.problem import RIDGE, UPDATE_S, Array, Problem, spokes_in
+from bench.speed.problem import FIRST_S, RIDGE, UPDATE_S, Array, Problem, spokes_in
 from bench.speed.tool import TARGETS, Case, cg_cases, fewest
 from kspace.encoding import Encoding
 from kspace.equations import Density, NormalEquations
@@ -182,9 +182,22 @@ class Ours:
         if not reached:
             found["cg-sense warm"].extra["miss"] = f"does not reach {DECISION_TARGET:g}"
         found["cs cold"] = self._cs()[""]
-        before = self._temporal_tv(self._sum("ramp", 0, self._before)) if self._before else None
+        before = self._decided()
         found["cs warm"] = self._warm("ramp", lambda e: self._temporal_tv(e, before), "truth", "warm cs")
         return found
+
+    def _decided(self) -> Reconstruction | None:
+        """Return what a scan has before the last update: a cold start after a second, then a decision per update."""
+        size = self.problem.size
+        step, earliest = (spokes_in(seconds, size.frames) for seconds in (UPDATE_S, FIRST_S))
+        stops = range(self._before, 0, -step)[::-1]
+        equations, last, first = self._sum("ramp", 0, 0), None, 0
+        for stop in stops:
+            self._add(equations, first, stop)
+            first = stop
+            if stop >= earliest or stop == self._before:
+                last = self._temporal_tv(equations, last)
+        return last
 
     def _warm(self, density: Density, solve: Any, reference: str, floor: str, **extra: Any) -> Case:
         """Return an update followed by a reconstruction; the sums are put back before each run."""

@@ -21,6 +21,7 @@ from kspace.trajectory import golden_angles, radial_positions
 
 TR_S = 2.94e-3
 UPDATE_S = 0.5
+FIRST_S = 1.0  # scan time at the first decision
 NOISE = 0.02
 RIDGE = 0.3
 """Weight of |x|^2 in CG-SENSE, relative to the mean diagonal of E^H E.
