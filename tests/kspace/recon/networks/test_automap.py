@@ -15,6 +15,7 @@ def test_parameters_are_those_of_the_paper(n: int, expected: int) -> None:
 
 
 def test_it_can_be_trained() -> None:
+    torch.manual_seed(0)  # of 200 seeds one gives three features that are all nought, and no gradient
     network = Automap(8, features=3)
     image = network(torch.randn(2, 8, 8, dtype=torch.complex64))
     assert image.shape == (2, 8, 8)
