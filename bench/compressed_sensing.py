@@ -242,6 +242,8 @@ def main() -> None:
         parser.error("--out is needed")
     if not arguments.table:
         patients = range(arguments.first, arguments.patients)
+        if arguments.first < 0 or not patients:
+            parser.error("--first is not one of the patients")
         run(arguments.out, patients, arguments.data, tuple(arguments.methods.split(",")))
     rows = rows_of(arguments.out)
     print("\n".join(table([row for row in rows if row["case"] not in HEARTS], "virtual patients (synthetic)")))

@@ -97,20 +97,20 @@ def solve(
         limit[part] = np.maximum(goal[part].cpu().numpy() ** 2, tolerance**2 * size[part])
 
     def advance(part: slice) -> None:
-        towards, left = direction[part], residual[part]
-        flat_towards, flat_left = _flat(towards), _flat(left)
-        applied = _flat(operator(towards, part))
-        curvature = _products(flat_towards, applied)
+        p, r = direction[part], residual[part]
+        flat_p, flat_r = _flat(p), _flat(r)
+        applied = _flat(operator(p, part))
+        curvature = _products(flat_p, applied)
         # A frame that has converged stands still where others of its part go on; so does one without spokes.
         moves = (energy[part] > limit[part]) & (curvature > 0)
         step = np.where(moves, energy[part] / np.maximum(curvature, 1e-300), 0.0)
-        _add(_flat(x[part]), flat_towards, step)
-        _add(flat_left, applied, -step)
-        improved = _flat(preconditioner(left, part))
-        renewed = _products(flat_left, improved)
+        _add(_flat(x[part]), flat_p, step)
+        _add(flat_r, applied, -step)
+        improved = _flat(preconditioner(r, part))
+        renewed = _products(flat_r, improved)
         ratio = np.where(energy[part] > 0, renewed / np.maximum(energy[part], 1e-300), 0.0)
-        _scale(flat_towards, ratio)
-        flat_towards.add_(improved)
+        _scale(flat_p, ratio)
+        flat_p.add_(improved)
         energy[part] = renewed
 
     def largest() -> float:

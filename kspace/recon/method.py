@@ -52,7 +52,8 @@ class Reconstruction:
     change
         The last :attr:`Status.change`; 0 for a direct method.
     state
-        What only this method understands (dual variables); empty for most.
+        What only this method understands; empty for most. Each (frame, y, x) complex and in the phase of the images, so
+        that it can be turned with them when the maps' phase changes.
     spokes
         How many it was made from; 0 where the method does not need to know it again.
     steepness

@@ -42,6 +42,8 @@ _ROWS = 4  # their frames and dual variables stay in a core's own cache
 class TemporalTV:
     """Options of the method.
 
+    The state of what it returns is the dual variable over its bound, (frame, y, x) complex.
+
     Parameters
     ----------
     noise_factor
@@ -86,7 +88,7 @@ class TemporalTV:
         spokes, most, steepness, cold = float(equations.spokes.sum()), self.max_iterations, 0.0, 0
         if start is not None:
             require_same_shape(start.image, scaled.b)
-        if start is not None and start.spokes > 0:
+        if start is not None and start.cold_iterations > 0:  # what this method returned, and no other
             if abs(spokes - start.spokes) > _MOSTLY_NEW * max(spokes, start.spokes):
                 start = None
             else:
@@ -96,7 +98,9 @@ class TemporalTV:
             average = average_over_time(equations, maps, scaled.b * scaled.scale, _L2)
             start = Reconstruction(average) if start is None else _less_moving(start, average, equations)
         x = start.image.clone()
-        dual = start.state[0].clone() if start.state else x.real.new_zeros((2, *x.shape))
+        dual = x.real.new_zeros((2, *x.shape))
+        if cold:
+            dual[0], dual[1] = start.state[0].real, start.state[0].imag
 
         def shrink(components: Tensor, step: float, iteration: int) -> None:
             shrink_differences(components[0], dual, weight * step, _DUAL_STEPS)
@@ -110,7 +114,9 @@ class TemporalTV:
             on_iteration=on_iteration,
             steepness=steepness,
         )
-        return replace(found, state=(dual,), spokes=spokes, cold_iterations=cold or found.iterations)
+        return replace(
+            found, state=(torch.complex(dual[0], dual[1]),), spokes=spokes, cold_iterations=cold or found.iterations
+        )
 
 
 def _less_moving(start: Reconstruction, average: Tensor, equations: NormalEquations) -> Reconstruction:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -177,15 +177,18 @@ class Unrolled:
         if start is not None and len(start.state) == (1 if recipe.second is None else 3):
             new = abs(spokes - start.spokes) / max(spokes, start.spokes, 1.0)
             before = Reconstruction(start.state[0])
-            other = Reconstruction(start.state[1], state=start.state[2:]) if len(start.state) == 3 else None
+            if recipe.second is not None:
+                other = replace(start, image=start.state[1], state=start.state[2:])
         if new > _MOSTLY_NEW:
             before, other, new = None, None, 1.0
         found = recipe.start(new)(equations, maps, noise_std=noise_std, start=before)
         state: tuple[Tensor, ...] = (found.image,)
         second: Tensor | None = None
+        steepness, cold = 0.0, 0
         if recipe.second is not None:
             beside = recipe.second(equations, maps, noise_std=noise_std, start=other)
             state, second = (found.image, beside.image, *beside.state), beside.image
+            steepness, cold = beside.steepness, beside.cold_iterations
         if equations.scale <= 0:
             return Reconstruction(found.image, state=state, spokes=spokes)
         problem, images = LeastSquares.of(equations, maps, noise_std), found.image
@@ -197,4 +200,4 @@ class Unrolled:
                 change = float(torch.linalg.vector_norm(images - previous) / torch.linalg.vector_norm(images))
                 if on_iteration is not None and on_iteration(Status(blocks, len(network.blocks), change)):
                     break
-        return Reconstruction(images, blocks, change, state, spokes)
+        return Reconstruction(images, blocks, change, state, spokes, steepness, cold)

@@ -33,6 +33,7 @@ from simulate.patient.parameters import (
 POPULATION_VERSION = 2
 """To be raised when the same seed draws another patient, or the same patient has another body: what was computed from
 virtual patients is kept by it."""
+
 REFERENCE: dict[Sex, dict[str, tuple[float, float]]] = {
     Sex.MALE: {
         "lv_edv_ml": (166, 32), "lv_ef": (0.58, 0.05), "lv_mass_g": (103, 21), "rv_edv_ml": (182, 36),

@@ -24,6 +24,7 @@ from kspace.quality.stopping import FixedRule, QualityRule
 from kspace.recon.cg_sense import CgSense
 from kspace.recon.gridding import Gridding
 from kspace.recon.method import Reconstruction
+from kspace.recon.methods import METHODS, make_method
 from kspace.scan import RadialScan, concatenate
 from simulate.acquisition import (
     GatedEquations,
@@ -295,6 +296,34 @@ def test_turning_to_new_maps_changes_no_prediction(scanner: SimulatedScanner) ->
     result = turned(Reconstruction(image, state=(2 * image,)), old, new)
     close(foresee(result.image, new, scan, frame), foresee(image, old, scan, frame), 1e-5)
     close(result.state[0], 2 * result.image, 1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("unet", "unrolled")])
+def test_every_method_goes_on_from_what_was_turned(name: str, make_cine: Any) -> None:
+    """With turned maps and a turned start there is the same image, turned: what else it keeps has turned with it."""
+    scan = whiten(
+        SimulatedScanner(make_cine(rows=32, columns=32), ScannerOptions(n_coils=4)).open_slice(0).acquire(2.0)
+    )
+    some = scan.n_spokes * 3 // 4
+    frame = torch.arange(scan.n_spokes) % 4
+    method, equations = make_method(name), NormalEquations((32, 32), 4, scan.n_coils, density=make_method(name).density)
+    equations.add(scan.samples[:some], scan.positions[:some], frame[:some])
+    old = calibrate(equations, None).maps
+    # Whole cycles across the image, so that the preconditioner is the same but for the phase too.
+    cycles = torch.arange(32) / 32
+    turn = torch.exp(1j * (0.7 + 2 * math.pi * (2 * cycles[:, None] - cycles)))
+    before = method(equations, old, noise_std=1.0)
+    equations.add(scan.samples[some:], scan.positions[some:], frame[some:])
+    straight = method(equations, old, noise_std=1.0, start=before)
+    result = method(equations, old / turn, noise_std=1.0, start=turned(before, old, old / turn))
+    close(result.image, straight.image * turn, 1e-3)
+    assert result.iterations == straight.iterations
+
+
+def test_the_loop_goes_on_with_cs_after_the_maps_were_made_anew(scanner: SimulatedScanner) -> None:
+    options = replace(QUICK, method=make_method("cs"), rule=FixedRule(1.5))
+    result = scan_slice(scanner.open_slice(0), 0, options, n_frames=3)
+    assert bool(torch.isfinite(result.image).all())
 
 
 def test_shading_gives_back_the_loudness_that_whitening_took(make_cine: Any) -> None:

@@ -12,30 +12,13 @@ from simulate.patient.parameters import Group, Patient, Sex
 from simulate.patient.placement import short_axis_geometry
 from simulate.patient.population import POPULATION_VERSION, REFERENCE, draw_patient
 
-PARAMETERS, TISSUE_SHARES = (
-    {2: "e534b610af9099f1"},
-    {
-        2: [
-            32.264,
-            9.713,
-            14.239,
-            11.433,
-            1.701,
-            1.868,
-            2.451,
-            2.429,
-            1.974,
-            2.465,
-            0.275,
-            13.986,
-            2.519,
-            1.984,
-            0.495,
-            0.206,
-            0.000,
-        ]
-    },
-)
+PARAMETERS = {2: "e534b610af9099f1"}
+TISSUE_SHARES = {
+    2: [
+        32.264, 9.713, 14.239, 11.433, 1.701, 1.868, 2.451, 2.429,
+        1.974, 2.465, 0.275, 13.986, 2.519, 1.984, 0.495, 0.206, 0.000,
+    ]
+}  # fmt: skip
 """By version: what the first patients of each group are, and how much of a slice each tissue takes, in percent."""
 
 
