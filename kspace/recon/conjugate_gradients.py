@@ -83,7 +83,8 @@ def solve(
     on_iteration
         Hears of every iteration and may stop it.
     """
-    x = torch.zeros_like(right) if start is None else start.clone()
+    right = right.resolve_conj().contiguous()  # gradients come conjugated, and what is a view of something else
+    x = torch.zeros_like(right) if start is None else torch.empty_like(right).copy_(start)
     residual, direction = torch.empty_like(right), torch.empty_like(right)
     # What is one number a frame is kept by the host: on one frame's images the tensor library would take as long for
     # its small operations, between which threads wait for the interpreter, as for the sums.
