@@ -36,7 +36,8 @@ class SegmentTask:
     training, validation
         Files of a :class:`~simulate.training.heart_bank.HeartBank`.
     slices, frames
-        Per step, and of each slice. Every slice is warped, turned and stretched a little.
+        Per step, and of each slice: frames of one slice are much alike. Every slice is warped, turned and stretched a
+        little.
     first, growth
         A step draws from so many files, and from so many more with every step before it.
     half
@@ -49,7 +50,7 @@ class SegmentTask:
 
     def __init__(
         self, network: SegmentationNetwork, training: Sequence[Path], validation: Sequence[Path], *,
-        slices: int = 4, frames: int = 4, first: int | None = None, growth: float = 0.0, half: bool | None = None,
+        slices: int = 8, frames: int = 2, first: int | None = None, growth: float = 0.0, half: bool | None = None,
         seed: int = 0, wait: Callable[[Path], None] = lambda path: None, name: str = "segment",
     ) -> None:  # fmt: skip
         from monai.losses.dice import DiceCELoss
