@@ -18,6 +18,7 @@ from torch.nn.functional import grid_sample, interpolate, one_hot
 
 from kspace.errors import InputError, UsageError
 from kspace.scan import Cine, Geometry
+from kspace.segment.maps import likeliest
 from simulate.body import BodyState
 from simulate.magnet import ChestArray, MagnetSignals
 from simulate.patient.anatomy import PatientBody
@@ -267,7 +268,7 @@ def labels_on(labels: Tensor, matrix: tuple[int, int]) -> Tensor:
     there = grid_sample(
         shares, at[None].expand(len(labels), -1, -1, -1), mode="bilinear", padding_mode="border", align_corners=True
     )
-    return there.argmax(1).to(torch.uint8)
+    return likeliest(there)
 
 
 def _export_slice(body: PatientBody, style: ExportStyle, index: int, phases: Tensor, level: float, seed: int) -> Tensor:

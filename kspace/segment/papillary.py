@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kspace.errors import ShapeError
+from kspace.segment.maps import bounding_box
 from kspace.segment.segmentation import Structure
 
 _LEAST_PX = 10  # a hull needs a body
@@ -39,7 +40,9 @@ def with_papillary_muscles(labels: Tensor) -> Tensor:
     from skimage.morphology import convex_hull_image  # takes a second to import
 
     images = labels.detach().reshape(-1, *labels.shape[-2:]).cpu().clone()
-    for image in images:
+    for whole in images:
+        box = bounding_box(whole == Structure.LV, 0)
+        image = whole[box]
         cavity = image == Structure.LV
         if int(cavity.sum()) >= _LEAST_PX:
             # Of the pixels' centres: of their corners it would be larger than a disc that has no dent.

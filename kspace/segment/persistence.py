@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kspace.errors import InputError, ShapeError
+from kspace.segment.maps import bounding_box
 from kspace.segment.segmentation import Structure
 from kspace.segment.topology import PARTS, Part
 
@@ -103,14 +104,3 @@ def topological_loss(probabilities: Tensor, parts: Sequence[Part] = PARTS, *, po
             kept = lengths[:expected]
             loss = loss + (expected - kept.sum()) + (lengths[expected:] ** power).sum()
     return loss
-
-
-def bounding_box(mask: Tensor, margin: int) -> tuple[slice, slice]:
-    """Return rows and columns of a (y, x) mask, and some pixels more; the whole image where there is nothing."""
-    rows, columns = (mask.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
-    if not rows:
-        return slice(None), slice(None)
-    return (
-        slice(max(rows[0] - margin, 0), rows[-1] + 1 + margin),
-        slice(max(columns[0] - margin, 0), columns[-1] + 1 + margin),
-    )

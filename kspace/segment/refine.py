@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from kspace.errors import InputError, ShapeError, UsageError
-from kspace.segment.persistence import SURE, bounding_box, topological_loss
+from kspace.segment.maps import bounding_box, likeliest
+from kspace.segment.persistence import SURE, topological_loss
 from kspace.segment.segmentation import Structure
 from kspace.segment.topology import PARTS, betti_errors
 
@@ -133,7 +134,7 @@ def refined(probabilities: Tensor, options: RefineOptions | None = None) -> Tens
     Tensor
         (frame, y, x) uint8.
     """
-    labels = probabilities.argmax(1).to(torch.uint8)
+    labels = likeliest(probabilities)
     errors = betti_errors(labels)
     for frame in torch.nonzero((errors > 0) & (errors <= MENDABLE)).flatten().tolist():
         labels[frame] = refine(probabilities[frame].clamp_min(1e-6).log(), options).argmax(0).to(torch.uint8)

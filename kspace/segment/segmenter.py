@@ -14,6 +14,7 @@ from kspace.errors import SpokewiseError, UsageError
 from kspace.scan import Cine
 from kspace.segment.finder import find_heart
 from kspace.segment.inputs import network_inputs, normalised
+from kspace.segment.maps import likeliest
 from kspace.segment.network import SegmentationNetwork
 from kspace.segment.networks import members, stored_network
 from kspace.segment.orient import usual_turn
@@ -212,11 +213,11 @@ def _draw(
         there = window.put_back(probabilities, (shape[0], shape[1]), outside)
         total = there if total is None else total + there
         place.append(position)
-        samples.append(there.argmax(1).to(torch.uint8))
+        samples.append(likeliest(there))
     assert total is not None
     mean = total / len(samples)
     position = torch.stack(place).mean(0)
-    labels = mean.argmax(1).to(torch.uint8)
+    labels = likeliest(mean)
     if topology == "refine" and int(position.argmax()) == SlicePosition.MIDDLE:
         labels = refined(mean, _REFINED)
     alone = torch.stack(samples)

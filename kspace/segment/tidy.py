@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kspace.errors import InputError, ShapeError
+from kspace.segment.maps import bounding_box
 from kspace.segment.segmentation import FOREGROUND
 
 
@@ -36,8 +37,9 @@ def tidy(labels: Tensor) -> Tensor:
         raise ShapeError("the labels", labels, "(..., y, x)")
     if labels.dtype != torch.uint8:
         raise InputError(f"the labels are {labels.dtype}", expected="uint8")
-    images = labels.detach().reshape(-1, *labels.shape[-2:]).cpu().numpy().copy()
-    for image in images:
+    images = labels.detach().reshape(-1, *labels.shape[-2:]).cpu().clone()
+    box = bounding_box((images > 0).any(0), 0)  # beyond it there is background alone
+    for image in images[:, box[0], box[1]].numpy():
         for structure in FOREGROUND:
             names, n_pieces = ndimage.label(image == structure, np.ones((3, 3)))
             if n_pieces > 1:
@@ -48,4 +50,4 @@ def tidy(labels: Tensor) -> Tensor:
         if holes.any():
             rows, columns = ndimage.distance_transform_edt(~heart, return_distances=False, return_indices=True)
             image[holes] = image[rows[holes], columns[holes]]
-    return torch.from_numpy(images).reshape(labels.shape).to(labels.device)
+    return images.reshape(labels.shape).to(labels.device)

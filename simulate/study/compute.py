@@ -17,6 +17,7 @@ from kspace.quality.held_out import held_out_residual
 from kspace.quality.trajectory import Trajectory
 from kspace.recon.method import Method, Reconstruction
 from kspace.recon.methods import make_method
+from kspace.segment.maps import likeliest
 from kspace.segment.segmentation import FOREGROUND, SlicePosition
 from simulate.acquisition import Calibration, GatedEquations, calibrate, turned
 from simulate.body import BodyState
@@ -98,7 +99,7 @@ def _course(protocol: Protocol, scanner: BodyScanner, index: int, looker: Looker
     exact = looker.window(fine.shape[-1], view)
     drawn = torch.stack([exact.cut((fine == label).float()) for label in range(len(FOREGROUND) + 1)], dim=1)
     drawn[:, 0] += 1 - drawn.sum(1)
-    exact_labels = drawn.argmax(1).to(torch.uint8)
+    exact_labels = likeliest(drawn)
     near = _near_heart(stream.labels(frames), view / protocol.matrix)
     box = _box(near)
     scores, truth_scores, looks = [], [], []

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kspace.segment.inputs import network_inputs, normalised
+from kspace.segment.maps import likeliest
 from kspace.segment.network import SegmentationNetwork
 from kspace.segment.networks import members, stored_network
 from kspace.segment.papillary import with_papillary_muscles
@@ -97,11 +98,11 @@ class Looker:
                 parts = [network(some) for some in torch.split(seen, self.at_once)]
                 chances = torch.cat([labels for labels, _ in parts]).softmax(1)
                 position.append(torch.cat([where for _, where in parts]).softmax(1).mean(0))
-                alone.append(chances.argmax(1).to(torch.uint8))
+                alone.append(likeliest(chances))
                 total = chances if total is None else total + chances
         assert total is not None
         mean = total / len(self.networks)
-        drawn = tidy(torch.stack([mean.argmax(1).to(torch.uint8), *alone]))
+        drawn = tidy(torch.stack([likeliest(mean), *alone]))
         if place in (SlicePosition.MIDDLE, SlicePosition.APEX):
             drawn = with_papillary_muscles(drawn)
         labels, heart = drawn[0], drawn[0] > 0

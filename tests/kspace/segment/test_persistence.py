@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from kspace.errors import InputError, ShapeError
-from kspace.segment.persistence import bars, bounding_box, topological_loss
+from kspace.segment.maps import bounding_box
+from kspace.segment.persistence import bars, topological_loss
 from kspace.segment.segmentation import Structure
 from kspace.segment.topology import PARTS, betti_numbers
 
