@@ -35,7 +35,8 @@ def resized(cine: Cine, shape: tuple[int, int, int, int]) -> Cine:
     affine[:3, 0] *= cine.images.shape[-1] / columns
     affine[:3, 1] *= cine.images.shape[-2] / rows
     geometry = Geometry((slices, rows, columns), affine, cine.geometry.slice_thickness_mm)
-    return Cine(images.contiguous(), geometry, tuple(cine.rr_s[k] for k in index.tolist()), cine.source)
+    rr_s = tuple(cine.rr_s[k] for k in index.tolist()) if isinstance(cine.rr_s, tuple) else cine.rr_s
+    return Cine(images.contiguous(), geometry, rr_s, cine.source)
 
 
 def _peak_gb() -> float:
