@@ -384,6 +384,12 @@ def recon(
     ] = None,
     method: MethodName = "unrolled",
     delays: Delays = "auto",
+    drift: Annotated[
+        bool,
+        typer.Option(
+            "--drift", help="Take out slow drift of phase and gain, and a phase that goes with a spoke's direction."
+        ),
+    ] = False,
     frames: Frames = None,
     l2: Annotated[float | None, typer.Option(help="cg-sense: Tikhonov weight relative to the data.")] = None,
     noise_factor: Annotated[
@@ -399,6 +405,7 @@ def recon(
 ) -> None:
     """Reconstruct all slices of a radial ISMRMRD file into a NIfTI cine of magnitudes."""
     from kspace.delays import parse_delays
+    from kspace.drift import describe_drift
     from simulate.run import choose_device, make_tuned_method, reconstruct_file
     from simulate.scan_heart import biomarker_record
 
@@ -413,10 +420,12 @@ def recon(
         tuned,
         n_frames=frames,
         delays=parse_delays(delays),
+        drift=drift,
         device=where,
         overwrite=overwrite,
         on_slice=lambda index: _say(f"slice {index} reconstructed"),
         on_delays=lambda estimate: _say(estimate.describe()),
+        on_drift=lambda found: _say(describe_drift(found)),
     )
     zero = answer["slices_zero_in_recon"]
     note = f"\nWithout spokes, and zero: slices {', '.join(map(str, zero))}" if zero else ""

@@ -3,7 +3,7 @@
 ``simulated``: ten virtual patients (``phantom:SEED``, 8 coils, SNR 30, middle slice) whose spokes are displaced by
 known delays, from 0.5, 1 and 4 s of a beating heart. ``real``: measured perfusion spokes, as they are and with a known
 delay put into their reported positions; every tenth spoke of each frame is left out and foreseen from the others, with
-and without correction. Prints Markdown.
+and without correction, and as ``recon --drift`` corrects. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from kspace.coils import whiten
-from kspace.delay_estimate import DelayEstimate, estimate_delays
-from kspace.delays import NO_DELAYS, GradientDelays
+from kspace.delay_estimate import DelayEstimate, estimate_delays, find_delays
+from kspace.delays import NO_DELAYS, GradientDelays, correct
+from kspace.drift import describe_drift, drift_of_slices
 from kspace.equations import NormalEquations
 from kspace.formats.source import open_source
 from kspace.noise import noise_std
@@ -82,14 +83,18 @@ def real(data: Path) -> None:
     """Print what is found in measured spokes, and the error of foreseeing some with and without correction."""
     scan = open_source(data / "radial/perfusion_golden_angle.h5")
     assert isinstance(scan, RadialScan)
-    print("| spokes | dx, dy, dxy found | method | as reported | corrected |\n| --- | --- | --- | --- | --- |")
+    print("| spokes | dx, dy, dxy found | method | as reported | delays | recon --drift |\n|" + " --- |" * 6)
     for name, given in (("as measured", scan), (f"{IMPOSED} put in", displaced(scan, IMPOSED))):
         found = estimate_delays(given)
         entries = ", ".join(f"{v:.3f} ± {e:.3f}" for v, e in zip(_entries(found), found.error, strict=True))
         decision = "significant" if found.significant else "left alone by auto"
+        applied, _ = find_delays(whiten(given), "auto")
+        still, drifts = drift_of_slices(correct(given, applied))
+        decision += ", " + describe_drift(drifts)
+        ways = ((given, NO_DELAYS), (given, found.delays), (still, NO_DELAYS))
         for method in ("cg-sense", "cs"):
-            before, after = (prediction_error(given, d, method) for d in (NO_DELAYS, found.delays))
-            print(f"| {name} | {entries} ({decision}) | {method} | {before:.4f} | {after:.4f} |", flush=True)
+            errors = " | ".join(f"{prediction_error(*way, method):.4f}" for way in ways)
+            print(f"| {name} | {entries} ({decision}) | {method} | {errors} |", flush=True)
 
 
 def main() -> None:

@@ -19,7 +19,8 @@ from kspace.scan import RadialScan
 
 _SEARCHED = 6.0  # samples that the estimate looks
 _FOLDS = 5
-_FEWEST = 8  # spokes
+FEWEST_SPOKES = 8
+"""With a signal, that a fit needs."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class CentralFit:
         spoken = (scan.samples.abs() > 0).flatten(1).any(1)
         self.groups = _groups(scan, spoken, most_spokes, most_groups)
         self.n_spokes = sum(len(group) for group in self.groups)
-        if self.n_spokes < _FEWEST:
-            raise InputError(f"{self.n_spokes} spokes with signal", expected=f"at least {_FEWEST}")
+        if self.n_spokes < FEWEST_SPOKES:
+            raise InputError(f"{self.n_spokes} spokes with signal", expected=f"at least {FEWEST_SPOKES}")
         self.direction, self.step = spoke_steps(scan.positions)
         distance = torch.linalg.vector_norm(scan.positions.double(), dim=-1)
         central = torch.nonzero((distance <= radius / max(scan.matrix) + 1e-9).any(0))[:, 0]

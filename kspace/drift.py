@@ -9,12 +9,14 @@ Golden angles mix directions within a beat, which is why the heart hardly shows 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from kspace.central_fit import CentralFit
+from kspace.central_fit import FEWEST_SPOKES, CentralFit
+from kspace.coils import whiten
 from kspace.delays import NO_DELAYS, GradientDelays
 from kspace.errors import ShapeError
 from kspace.scan import RadialScan
@@ -54,6 +56,20 @@ class Drift:
             raise ShapeError("the scan's spokes", scan.samples, f"({len(self.phase)}, coil, readout)")
         factor = torch.polar(torch.exp(-self.log_gain), -self.phase).to(scan.samples.dtype)
         return replace(scan, samples=scan.samples * factor[:, None, None])
+
+    @property
+    def found(self) -> bool:
+        """Whether there is anything to take out."""
+        return bool(self.phase.any() or self.log_gain.any())
+
+    def record(self) -> dict[str, float]:
+        """Return it as it goes into JSON: root mean squares over spokes, phases in radians, the gain as a share."""
+        return {
+            "phase_rad": float(self.phase.square().mean().sqrt()),
+            "gain": float(self.log_gain.square().mean().sqrt()),
+            "cosine_rad": self.cosine,
+            "sine_rad": self.sine,
+        }
 
 
 def estimate_drift(
@@ -106,6 +122,43 @@ def estimate_drift(
     everywhere = torch.zeros(scan.n_spokes, dtype=torch.complex128, device=scan.samples.device)
     everywhere[seen] = total
     return Drift(everywhere.imag, everywhere.real, float(weights[0]), float(weights[1]))
+
+
+def drift_of_slices(scan: RadialScan) -> tuple[RadialScan, dict[int, Drift]]:
+    """Take the drift out of every slice, each by itself: what changes from one slice to the next is the body's.
+
+    Parameters
+    ----------
+    scan
+        Spokes as they were received, of one or more slices, at positions that contain their gradient delays: a large
+        delay can pass for a phase that goes with the direction.
+
+    Returns
+    -------
+    The same spokes without it, and what was found in each slice. A slice of too few spokes has none.
+    """
+    white, found = whiten(scan), {}
+    factor = torch.ones(scan.n_spokes, dtype=torch.complex128, device=scan.samples.device)
+    for index in (int(i) for i in torch.unique(scan.slices)):
+        part = white.select_slice(index)
+        if int((part.samples.abs() > 0).flatten(1).any(1).sum()) < FEWEST_SPOKES:
+            continue
+        drift = estimate_drift(part)
+        found[index] = drift
+        factor[scan.slices == index] = torch.polar(torch.exp(-drift.log_gain), -drift.phase)
+    return replace(scan, samples=scan.samples * factor.to(scan.samples.dtype)[:, None, None]), found
+
+
+def describe_drift(found: Mapping[int, Drift]) -> str:
+    """Say in a line what was found in the slices: the largest of each."""
+    some = [drift.record() for drift in found.values() if drift.found]
+    if not some:
+        return "drift of phase and gain: none that is certain"
+    phase, gain = (max(record[name] for record in some) for name in ("phase_rad", "gain"))
+    return (
+        f"drift taken out of {len(some)} of {len(found)} slices: of phase up to {phase:.3f} rad, of gain up to "
+        f"{100 * gain:.1f} % (root mean squares over spokes)"
+    )
 
 
 def _slow(time_s: Tensor, shortest_s: float) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from kspace.coils import whiten, whitening_matrix
 from kspace.delay_estimate import DelayEstimate, find_delays
 from kspace.delays import NO_DELAYS, GradientDelays, correct
+from kspace.drift import Drift, drift_of_slices
 from kspace.equations import NormalEquations
 from kspace.errors import InputError, SpokewiseError, UsageError
 from kspace.formats.files import temporary_beside
@@ -390,10 +391,12 @@ def reconstruct_file(
     *,
     n_frames: int | None = None,
     delays: GradientDelays | Literal["auto"] = NO_DELAYS,
+    drift: bool = False,
     device: torch.device | None = None,
     overwrite: bool = False,
     on_slice: Callable[[int], None] | None = None,
     on_delays: Callable[[DelayEstimate], None] | None = None,
+    on_drift: Callable[[dict[int, Drift]], None] | None = None,
 ) -> dict[str, Any]:
     """Reconstruct all slices of a radial ISMRMRD file into a NIfTI cine of magnitudes.
 
@@ -407,6 +410,8 @@ def reconstruct_file(
         Frames, see :func:`with_frames`.
     delays
         Gradient delays to correct; ``auto`` finds them and corrects what is significant.
+    drift
+        Whether to take out drift of phase and gain then, and the phase that goes with a spoke's direction.
     device
         Where to compute; the CPU by default.
     overwrite
@@ -415,6 +420,8 @@ def reconstruct_file(
         Hears of each slice that is done.
     on_delays
         Hears of the gradient delays that were found.
+    on_drift
+        Hears of the drift in each slice.
 
     Raises
     ------
@@ -433,6 +440,12 @@ def reconstruct_file(
     if on_delays is not None and estimate is not None:
         on_delays(estimate)
     scan = correct(scan, applied)
+    drifts: dict[int, Drift] = {}
+    if drift:
+        # After the delays: a large delay can pass for a drift, a drift only for a small delay.
+        scan, drifts = drift_of_slices(scan)
+        if on_drift is not None:
+            on_drift(drifts)
     images: dict[int, Tensor] = {}
     for index in (int(i) for i in torch.unique(scan.slices)):
         images[index] = reconstruct_slice(scan.select_slice(index), method, frames, device or torch.device("cpu"))
@@ -451,6 +464,7 @@ def reconstruct_file(
             "applied": [applied.x, applied.y, applied.xy],
             **({} if estimate is None else estimate.record()),
         },
+        "drift": {str(index): found.record() for index, found in drifts.items()} if drift else None,
         "slices": [
             {"index": index, "spokes": int((scan.slices == index).sum())} for index in range(scan.geometry.shape[0])
         ],

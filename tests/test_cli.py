@@ -29,7 +29,7 @@ from kspace.formats.mrd import read_scan, write_scan
 from kspace.formats.nifti import read_cine, write_cine
 from kspace.scan import Cine, Geometry, RadialScan
 from kspace.segment.segmentation import Segmentation, SlicePosition, Structure
-from kspace.trajectory import cartesian_positions, golden_angles, radial_positions
+from kspace.trajectory import cartesian_positions, golden_angles, radial_positions, spoke_angles
 
 ROOT = Path(__file__).resolve().parents[1]
 HEARTS = ROOT.parent / "shared" / "data"
@@ -382,6 +382,20 @@ def test_recon_corrects_the_delays_it_is_told(
     options = ["--frames", "3", "--method", "gridding", "--delays", delays, "--json"]
     answer = spokewise("recon", inputs / "raw.h5", "--out", "c.nii.gz", *options)
     assert json.loads(answer.out)["delays"]["applied"] == applied
+
+
+def test_recon_takes_out_drift_when_asked_to(spokewise: Command, inputs: Path) -> None:
+    scan = read_scan(inputs / "raw.h5")
+    phase = 0.5 * torch.cos(spoke_angles(scan.positions))
+    write_scan(
+        "eddy.h5", replace(scan, samples=scan.samples * torch.polar(torch.ones_like(phase), phase)[:, None, None])
+    )
+    options = ["--frames", "3", "--method", "gridding", "--delays", "off", "--json"]
+    answer = spokewise("recon", "eddy.h5", "--out", "c.nii.gz", "--drift", *options)
+    for found in json.loads(answer.out)["drift"].values():
+        assert found["cosine_rad"] == pytest.approx(0.5, abs=0.1)
+    assert "drift taken out" in answer.err
+    assert json.loads(spokewise("recon", "eddy.h5", "--out", "d.nii.gz", *options).out)["drift"] is None
 
 
 def test_delays_are_found_and_told(spokewise: Command, inputs: Path) -> None:

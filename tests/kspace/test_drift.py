@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kspace.drift import estimate_drift
+from kspace.drift import describe_drift, drift_of_slices, estimate_drift
 from kspace.errors import InputError, ShapeError
 from kspace.nufft import Nufft
 from kspace.scan import Geometry, RadialScan
@@ -77,3 +78,31 @@ def test_refusals(scan: RadialScan) -> None:
         estimate_drift(scan.select(slice(0, 5)))
     with pytest.raises(ShapeError):
         estimate_drift(scan).correct(scan.select(slice(0, 5)))
+
+
+def test_every_slice_is_mended_by_itself(scan: RadialScan) -> None:
+    """Noise is not white, one slice drifts, one does not, and one has too few spokes to tell."""
+    phase = 0.3 * torch.cos(spoke_angles(scan.positions))
+    bad = spoilt(scan, phase, torch.zeros_like(phase))
+    few = 5
+    samples = torch.cat((scan.samples, bad.samples, bad.samples[:few]))
+    stack = RadialScan(
+        7 * samples,
+        torch.cat((scan.positions, scan.positions, scan.positions[:few])),
+        torch.cat((scan.time_s, scan.time_s + 20, scan.time_s[:few] + 40)),
+        Geometry((3, *scan.matrix)),
+        slice_index=torch.tensor([0] * 650 + [1] * 650 + [2] * few),
+        noise_covariance=(7 * 0.05) ** 2 * torch.eye(3, dtype=torch.complex64),
+    )
+    mended, found = drift_of_slices(stack)
+    assert set(found) == {0, 1}
+    assert (found[1].cosine, found[1].sine) == pytest.approx((0.3, 0.0), abs=0.01)
+    assert found[1].found
+    assert found[1].record()["phase_rad"] == pytest.approx(0.3 / math.sqrt(2), abs=0.02)
+    for index in (0, 1):
+        wanted, given = 7 * scan.samples, mended.samples[stack.slices == index]
+        scale = (given.conj() * wanted).sum() / (given.abs() ** 2).sum()
+        assert float((scale * given - wanted).norm() / wanted.norm()) < 0.015
+    assert torch.equal(mended.samples[stack.slices == 2], stack.samples[stack.slices == 2])
+    assert "of 2 slices" in describe_drift(found)
+    assert "none" in describe_drift({})
