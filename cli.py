@@ -293,7 +293,7 @@ def scan(
     if as_json:
         typer.echo(json.dumps({**result.summary, "out": str(out), "report": str(out / "report.html")}))
         return
-    from simulate.report import verdict
+    from simulate.report_words import verdict
     from simulate.segment_text import biomarker_line
 
     for record in result.record.slices:

@@ -24,7 +24,7 @@ from kspace.noise import noise_std
 from kspace.quality.held_out import every_nth, held_out_residual
 from kspace.recon.methods import make_method
 from kspace.scan import RadialScan
-from simulate.acquisition import calibrate
+from simulate.calibration import calibrate
 from simulate.run import open_spokes
 from simulate.subject import SubjectOptions
 

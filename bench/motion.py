@@ -35,7 +35,7 @@ from kspace.motion.detector import FLAGGED, plain_detector
 from kspace.motion.robust import huber_trust
 from kspace.recon.cg_sense import CgSense
 from kspace.scan import RadialScan
-from simulate.acquisition import calibrate
+from simulate.calibration import calibrate
 from simulate.corrupted_scans import CorruptedScan, PatientSetting, StudyPatient
 from simulate.corruption_levels import KINDS, SEVERITIES, Corruption
 from simulate.training.dataset import Split

@@ -18,7 +18,9 @@ from pathlib import Path
 from kspace.coils import whiten, whitening_matrix
 from kspace.metrics import body_mask
 from kspace.recon.methods import METHODS, make_method
-from simulate.acquisition import GatedEquations, calibrate, quality
+from simulate.acquisition import quality
+from simulate.calibration import calibrate
+from simulate.gated import GatedEquations
 from simulate.run import N_FRAMES, open_spokes
 from simulate.source import SpokeSource
 

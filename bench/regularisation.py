@@ -33,8 +33,8 @@ from kspace.noise import noise_std
 from kspace.recon.methods import make_method
 from kspace.recon.proximal import Scaled
 from kspace.scan import RadialScan, concatenate
-from simulate.acquisition import Calibration, calibrate
 from simulate.body_scanner import BodyScanner
+from simulate.calibration import Calibration, calibrate
 from simulate.patient.parameters import Group
 from simulate.patient.population import draw_patient
 from simulate.run import N_FRAMES

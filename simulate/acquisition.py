@@ -10,15 +10,12 @@ from functools import partial
 from itertools import pairwise
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from kspace.coils import espirit_maps, whiten, whitening_matrix
+from kspace.coils import whiten, whitening_matrix
 from kspace.delay_estimate import DelayEstimate, find_delays
 from kspace.delays import NO_DELAYS, GradientDelays, correct
-from kspace.equations import NormalEquations
 from kspace.errors import InputError, UsageError
-from kspace.gating import assign_frames
 from kspace.metrics import body_mask, nrmse, psnr, ssim
 from kspace.motion.examine import FEWEST
 from kspace.motion.watch import Watch
@@ -30,15 +27,14 @@ from kspace.quality.prediction import PredictionJudge
 from kspace.quality.stopping import QualityRule
 from kspace.recon.method import Method, Reconstruction
 from kspace.recon.temporal_tv import TemporalTV
-from kspace.scan import RadialScan, concatenate
+from kspace.scan import RadialScan
+from simulate.calibration import Calibration, calibrate, turned
+from simulate.gated import GatedEquations
 from simulate.record import SliceDistrust, SliceRecord, StepRecord
 from simulate.source import SLACK_S, SliceStream, SpokeSource
 
 MIN_STEP_S = 1e-3
-_SAME_TRUST = 0.1  # less of a change is not worth moving a spoke
 _CARRIED = 0.5  # of the spokes that a frame is given on average
-MIN_MATRIX = 12
-"""ESPIRiT's kernels of 6 x 6 need a region at least twice as wide."""
 
 
 def default_judges() -> Sequence[Judge]:
@@ -96,117 +92,6 @@ class LoopOptions:
                 return time_s - seconds
         left = getattr(self.rule, "max_seconds", math.inf) - seconds
         return left if SLACK_S < left < 1.5 * self.step_s - SLACK_S else self.step_s
-
-
-class GatedEquations:
-    """Normal equations of one slice that keep up with its ECG.
-
-    Before the first R wave and after the last one, spokes are gated with the usual RR interval. As more beats become
-    known, those of them that turn out to belong to another phase are taken out of the sums and put where they belong.
-    """
-
-    def __init__(self, n_frames: int, method: Method) -> None:
-        self.n_frames = n_frames
-        self._method = method
-        self._open: tuple[RadialScan, Tensor, Tensor] | None = None
-        self._open_numbers = torch.zeros(0, dtype=torch.int64)
-        self._count = 0
-        self.equations: NormalEquations | None = None
-        self.ecg_s = torch.zeros(0, dtype=torch.float64)
-
-    def foresee(self, batch: RadialScan) -> Tensor:
-        """Return the (spoke,) frames to which gating assigns a batch by what is known now."""
-        return assign_frames(batch, self.n_frames)
-
-    def add(self, batch: RadialScan, frame: Tensor, trust: Tensor | None = None) -> NormalEquations:
-        """Add whitened spokes that were assigned to frames by :meth:`foresee`; return the sums.
-
-        Parameters
-        ----------
-        batch, frame
-            The spokes, and the (spoke,) frame of each.
-        trust
-            (spoke,) in [0, 1] of all spokes so far, those of the batch last; ones by default. Of the earlier ones, that
-            of spokes counts which were gated before their beat was known.
-        """
-        if self.equations is None:
-            self.equations = NormalEquations(
-                batch.matrix,
-                self.n_frames,
-                batch.n_coils,
-                density=self._method.density,
-                device=batch.samples.device,
-            )
-        count = self._count + batch.n_spokes
-        trust_all = torch.ones(count) if trust is None else trust
-        trust_new = trust_all[self._count :]
-        numbers = torch.arange(self._count, count)
-        batch_all, frame_all, kept = batch, frame, trust_new
-        if self._open is not None:
-            old, frame_old, trust_old = self._open
-            known = replace(old, ecg_s=batch.ecg_s)
-            frame_now = assign_frames(known, self.n_frames)
-            trust_now = trust_all[self._open_numbers]
-            moved = (frame_now != frame_old) | ((trust_now - trust_old).abs() > _SAME_TRUST)
-            if bool(moved.any()):
-                some = known.select(moved)
-                self.equations.remove(some.samples, some.positions, frame_old[moved], trust_old[moved])
-                self.equations.add(some.samples, some.positions, frame_now[moved], trust_now[moved])
-            batch_all, frame_all = concatenate([known, batch]), torch.cat((frame_now, frame))
-            kept = torch.cat((torch.where(moved, trust_now, trust_old), trust_new))
-            numbers = torch.cat((self._open_numbers, numbers))
-        self.equations.add(batch.samples, batch.positions, frame, trust_new)
-        self._open, self._count, self.ecg_s = None, count, batch.ecg_s
-        if batch.frame is None and batch.ecg_s.numel():
-            open_ = (batch_all.time_s < batch.ecg_s[0]) | (batch_all.time_s >= batch.ecg_s[-1])
-            if bool(open_.any()):
-                self._open = batch_all.select(open_), frame_all[open_], kept[open_]
-                self._open_numbers = numbers[open_]
-        return self.equations
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Coil maps of a slice, and how to get from their unit of intensity back to that of the received signal.
-
-    Parameters
-    ----------
-    maps
-        (coil, y, x) complex, of unit root sum of squares over the whitened channels: images are in units of noise.
-    shading
-        (y, x) real; times it, an image is in the unit of the root sum of squares of the channels as received.
-    """
-
-    maps: Tensor
-    shading: Tensor
-
-
-def calibrate(equations: NormalEquations, whitening: Tensor | None) -> Calibration:
-    """Estimate coil maps from the time-averaged centre of k-space of whitened samples.
-
-    Raises
-    ------
-    InputError
-        When the grid is too small to estimate maps on.
-    """
-    if min(equations.matrix) < MIN_MATRIX:
-        rows, columns = equations.matrix
-        raise InputError(
-            f"a grid of {rows} x {columns} is too small to find coil maps on",
-            expected=f"at least {MIN_MATRIX} x {MIN_MATRIX}",
-        )
-    maps = espirit_maps(equations.time_average())
-    if whitening is None:
-        return Calibration(maps, torch.ones(maps.shape[1:], device=maps.device))
-    received = torch.linalg.solve(whitening.to(maps), maps.reshape(maps.shape[0], -1)).reshape(maps.shape)
-    return Calibration(maps, torch.linalg.vector_norm(received, dim=0))
-
-
-def turned(previous: Reconstruction, old_maps: Tensor, new_maps: Tensor) -> Reconstruction:
-    """Return a reconstruction in the phase reference of new maps, so that it can be gone on from."""
-    turn = (new_maps.conj() * old_maps).sum(0)
-    turn = turn / turn.abs().clamp_min(1e-12)
-    return replace(previous, image=previous.image * turn, state=tuple(dual * turn for dual in previous.state))
 
 
 OnStep = Callable[[int, StepRecord], None]

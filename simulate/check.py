@@ -30,7 +30,7 @@ from kspace.segment.segmentation import Segmentation, SlicePosition
 from kspace.segment.segmenter import Segmenter
 from kspace.segment.topology import betti_errors
 from kspace.volume_curves import volume_curves
-from simulate.acquisition import calibrate
+from simulate.calibration import calibrate
 from simulate.output import plain
 from simulate.run import choose_slices, parse_slices, with_frames
 from simulate.scan_heart import CineSegmenter

@@ -26,8 +26,9 @@ from kspace.noise import noise_std
 from kspace.recon.method import Method
 from kspace.recon.methods import make_method, weights_of
 from kspace.scan import Cine, RadialScan
-from simulate.acquisition import LoopOptions, OnDelays, OnSpokes, OnStep, calibrate, scan_stack
+from simulate.acquisition import LoopOptions, OnDelays, OnSpokes, OnStep, scan_stack
 from simulate.body_scanner import BodyScanner
+from simulate.calibration import calibrate
 from simulate.output import Interrupted, ScanFolder, require_free, stack_of
 from simulate.patient.cohort import draw_cohort, write_cohort_table
 from simulate.record import ScanRecord, SliceRecord

@@ -19,9 +19,10 @@ from kspace.recon.method import Method, Reconstruction
 from kspace.recon.methods import make_method
 from kspace.segment.maps import likeliest
 from kspace.segment.segmentation import FOREGROUND, SlicePosition
-from simulate.acquisition import Calibration, GatedEquations, calibrate, turned
 from simulate.body import BodyState
 from simulate.body_scanner import BodyScanner, BodySlice
+from simulate.calibration import Calibration, calibrate, turned
+from simulate.gated import GatedEquations
 from simulate.patient.population import draw_patient
 from simulate.study.look import Look, Looker, dice, disagreement
 from simulate.study.pretend import pretended_trajectory

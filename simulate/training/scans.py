@@ -22,8 +22,9 @@ from kspace.noise import noise_std
 from kspace.recon.locally_low_rank import LocallyLowRank
 from kspace.recon.method import Method
 from kspace.recon.temporal_tv import TemporalTV
-from simulate.acquisition import Calibration, GatedEquations, calibrate
 from simulate.body_scanner import BodySlice
+from simulate.calibration import Calibration, calibrate
+from simulate.gated import GatedEquations
 from simulate.patient.parameters import Group
 from simulate.patient.population import draw_patient
 from simulate.subject import SubjectOptions, scan_patient

@@ -26,14 +26,9 @@ from kspace.recon.gridding import Gridding
 from kspace.recon.method import Reconstruction
 from kspace.recon.methods import METHODS, make_method
 from kspace.scan import RadialScan, concatenate
-from simulate.acquisition import (
-    GatedEquations,
-    LoopOptions,
-    calibrate,
-    scan_slice,
-    scan_stack,
-    turned,
-)
+from simulate.acquisition import LoopOptions, scan_slice, scan_stack
+from simulate.calibration import calibrate, turned
+from simulate.gated import GatedEquations
 from simulate.scanner import ScannerOptions, SimulatedScanner
 from simulate.source import Replay, SliceStream
 

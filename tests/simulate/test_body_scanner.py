@@ -21,11 +21,11 @@ from kspace.nufft import exact_transform
 from kspace.recon.cg_sense import CgSense
 from kspace.scan import Geometry, RadialScan, concatenate
 from kspace.trajectory import radial_positions, readout_radii
-from simulate.acquisition import calibrate
 from simulate.body import BodyState, Window
 from simulate.body_sampling import breath_weights, moved
 from simulate.body_scanner import BodyScanner, BodyScannerOptions, BodySlice, vote
 from simulate.body_states import Cache, Sharing
+from simulate.calibration import calibrate
 from simulate.events import (
     BreathHold,
     BulkRotation,

@@ -20,7 +20,7 @@ from kspace.formats.mrd import read_scan
 from kspace.formats.nifti import read_cine
 from kspace.recon.cg_sense import CgSense
 from kspace.scan import RadialScan
-from simulate.acquisition import calibrate
+from simulate.calibration import calibrate
 from simulate.scanner import ScannerOptions, SimulatedScanner
 from simulate.to_file import simulate_to_file
 

@@ -22,7 +22,9 @@ from kspace.errors import InputError
 from kspace.quality.judge import Score
 from kspace.scan import Geometry
 from simulate.record import ScanRecord, SliceRecord, StepRecord
-from simulate.report import ERROR_GAIN, IMAGE_BUDGET, render_report, verdict, write_report
+from simulate.report import render_report, write_report
+from simulate.report_images import ERROR_GAIN, IMAGE_BUDGET
+from simulate.report_words import verdict
 
 VOID = {"meta", "link", "img", "input", "br", "hr", "path"}
 

@@ -20,7 +20,7 @@ from kspace.nufft import exact_transform
 from kspace.recon.cg_sense import CgSense
 from kspace.scan import Cine, Geometry, RadialScan, concatenate
 from kspace.trajectory import golden_angles, spoke_angles
-from simulate.acquisition import calibrate
+from simulate.calibration import calibrate
 from simulate.physiology import smooth_phase_map
 from simulate.scanner import (
     ScannerOptions,
