@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kspace.motion.examine import Examined, examine, plain_score
-from kspace.motion.features import NAMES
+from kspace.motion.features import NAMES, quantile_along
 from kspace.motion.network import SpokeNetwork, shipped_detector
 from kspace.scan import RadialScan
 
@@ -55,7 +55,7 @@ def odd_one_out(features: Tensor) -> Tensor:
     chosen = features[:, [NAMES.index(name) for name in _ODD]]
     half = min(16, (len(chosen) - 1) // 2)
     around = torch.cat((chosen[:half].flip(0), chosen, chosen[len(chosen) - half :].flip(0)))
-    excess = chosen - around.unfold(0, 2 * half + 1, 1).median(-1).values
+    excess = chosen - quantile_along(around.unfold(0, 2 * half + 1, 1), 0.5, -1)
     return excess @ torch.tensor(list(_ODD.values())) + _ODD_OFFSET
 
 

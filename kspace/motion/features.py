@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -147,12 +148,24 @@ def by_angle(ratio: Tensor, angle: Tensor, known: Tensor) -> Tensor:
     order = seen[torch.argsort(torch.remainder(angle[seen], math.pi))]
     around = torch.cat((order[-_ALIKE:], order, order[:_ALIKE]))
     windows = ratio[around].unfold(0, 2 * _ALIKE + 1, 1)  # (spoke, ring, neighbour in angle)
-    factor[order] = windows.quantile(_USUAL, dim=-1).clamp_min(1.0)
+    factor[order] = _low(windows, -1).clamp_min(1.0)
     return factor
 
 
-def _low(values: Tensor) -> Tensor:
-    return values.quantile(_USUAL, dim=0)
+def _low(values: Tensor, dim: int = 0) -> Tensor:
+    return quantile_along(values, _USUAL, dim)
+
+
+def quantile_along(values: Tensor, share: float, dim: int) -> Tensor:
+    """Return a quantile along a dimension, between neighbours by their distance, as ``torch.quantile`` does.
+
+    By a sort of numpy's, which takes a fifth of the time for many short rows. Values are finite.
+    """
+    ordered = np.moveaxis(np.sort(values.detach().cpu().numpy(), axis=dim), dim, 0)
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    below, above = ordered[low], ordered[min(low + 1, len(ordered) - 1)]
+    return torch.from_numpy(np.asarray(below + (above - below) * np.float32(place - low))).to(values)
 
 
 def boxed(values: Tensor, n: int) -> Tensor:
