@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kspace.errors import InputError
@@ -10,6 +10,7 @@ from kspace.motion.features import quantile_along
 from kspace.scan import Geometry, RadialScan
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 20), st.floats(0, 1), st.sampled_from([0, 1, -1]))
 def test_quantiles_are_those_of_torch(seed: int, rows: int, columns: int, share: float, dim: int) -> None:
     values = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kspace.segment.maps import bounding_box, likeliest
@@ -10,6 +10,7 @@ from kspace.segment.papillary import with_papillary_muscles
 from kspace.segment.tidy import tidy
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.sampled_from([2, 1000]))
 def test_the_likeliest_label_is_that_of_argmax_and_the_first_of_equals(
     seed: int, n: int, rows: int, columns: int, levels: int
@@ -27,6 +28,7 @@ def test_the_box_of_nothing_is_everything() -> None:
 
 
 @pytest.mark.parametrize("mend", [tidy, with_papillary_muscles])
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_background_around_a_heart_changes_nothing(mend, seed: int) -> None:  # type: ignore[no-untyped-def]
     """Also where holes and pieces touch the border of what is there."""
