@@ -146,8 +146,8 @@ def tiny_segment(seed: int) -> SegmentTraining:
     small = HeartOptions(frames=3, size=32, pixel_mm=5.0, planes=1)
     part = NetworkTraining(3, 4, 2, small, Randomisation(), NetworkOptions((4, 8)))
     return SegmentTraining(
-        part, replace(part, offset=4), replace(part, randomisation=WHOLE_BODY), members=2, validation=2, minutes=10,
-        seed=seed,
+        part, replace(part, offset=4), replace(part, randomisation=WHOLE_BODY), members=2, exported=0, validation=2,
+        minutes=10, seed=seed,
     )  # fmt: skip
 
 

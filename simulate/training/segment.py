@@ -20,6 +20,7 @@ from kspace.weights.store import save_model
 from simulate.training.bank import Bank
 from simulate.training.checkpoint import load_tensors
 from simulate.training.dataset import HeartOptions, Split
+from simulate.training.exported_hearts import exported_hearts
 from simulate.training.filler import Filler
 from simulate.training.heart_bank import HeartBank
 from simulate.training.options import TrainingOptions
@@ -32,6 +33,7 @@ from simulate.training.trainer import BEST, OnStep, TrainingResult, train
 MODELS = "models"
 """Folder of the networks that came of it, as stored models."""
 _AVERAGED_SHARE = 10.0  # the average of the weights reaches back over a tenth of the steps
+_FIRST_EXPORTED = 30_000  # patient
 _USUAL_MINUTES = 110.0  # what the usual steps take, one network after the other
 WHOLE_BODY = Randomisation(shift_mm=75.0, scale=(0.8, 1.25), framed=0.6, acquired_mm=(2.0, 6.0))
 """What the finder learns from: hearts anywhere in a field of view of some 400 mm, often with blank borders."""
@@ -85,8 +87,13 @@ class SegmentTraining:
     branch
         How every other member is trained: it begins with the first one's weights, at a learning rate that is high
         again, and goes on with patients of its own (Huang et al., ICLR 2017, make ensembles of one training so).
+    finish
+        How every member ends: on the slices of ``exported`` patients as scanners export them, beside so many of the
+        hearts that it learnt from.
     members
         Networks of the ensemble.
+    exported, exported_validation
+        Whole patients that training ends on, and more to choose the weights on; 0 leaves that out.
     validation
         Virtual patients to choose the weights on.
     minutes
@@ -113,7 +120,14 @@ class SegmentTraining:
             NetworkOptions((16, 32, 64, 96)),
         )
     )  # fmt: skip
+    finish: NetworkTraining = field(
+        default_factory=lambda: NetworkTraining(
+            400, 600, 600, HeartOptions(), Randomisation(), NetworkOptions(), 5e-4
+        )
+    )  # fmt: skip
     members: int = 3
+    exported: int = 60
+    exported_validation: int = 8
     validation: int = 96
     minutes: float = 120.0
     seed: int = 0
@@ -144,7 +158,7 @@ class SegmentTraining:
 
         return replace(
             usual, contours=scaled(usual.contours), branch=scaled(usual.branch), finder=scaled(usual.finder),
-            minutes=minutes,
+            finish=scaled(usual.finish), exported=max(1, round(usual.exported * share)), minutes=minutes,
         )  # fmt: skip
 
 
@@ -191,6 +205,8 @@ def train_segment(
             on_part(name)
         part = _part(name, training, scans, unlabelled, out)
         result = _learn(part, training, out, on_step)
+        if result.reason != "interrupted" and name != FINDER and training.exported:
+            result = _finish(part, training, result, out, on_step)
         if result.reason == "interrupted":
             raise KeyboardInterrupt
         _write(part, training, result, out, commit)
@@ -260,12 +276,37 @@ def _learn(part: _Part, training: SegmentTraining, out: Path, on_step: OnStep | 
             network, [*given, *files], chosen_on, first=len(given) + how.first,
             growth=(how.hearts - how.first) / how.steps, seed=part.seed, wait=filler.wait, name=part.name,
         )  # fmt: skip
-        options = TrainingOptions(
-            minutes=training.minutes, learning_rate=how.learning_rate, weight_decay=1e-4,
-            ema=max(0.5, 1 - _AVERAGED_SHARE / how.steps), warmup_steps=min(100, how.steps // 5),
-            max_steps=how.steps, validate_every=250, final_share=0.01, seed=part.seed,
-        )  # fmt: skip
-        return train(task, options, out / part.name, on_step=on_step)
+        return train(task, _options(how, training.minutes, part.seed), out / part.name, on_step=on_step)
+
+
+def _options(how: NetworkTraining, minutes: float, seed: int) -> TrainingOptions:
+    return TrainingOptions(
+        minutes=minutes, learning_rate=how.learning_rate, weight_decay=1e-4,
+        ema=max(0.5, 1 - _AVERAGED_SHARE / how.steps), warmup_steps=min(100, how.steps // 5),
+        max_steps=how.steps, validate_every=250, final_share=0.01, seed=seed,
+    )  # fmt: skip
+
+
+def _finish(
+    part: _Part, training: SegmentTraining, learnt: TrainingResult, out: Path, on_step: OnStep | None
+) -> TrainingResult:  # fmt: skip
+    """Go on with a member that has been trained, on exported slices."""
+    if learnt.weights is None:
+        return learnt
+    how, sizes = training.finish, part.how.hearts_options
+    network = SegmentationNetwork(part.how.network)
+    network.load_state_dict(load_tensors(learnt.weights)[0])
+    drawn = [part.bank.path(Split.TRAIN, part.how.offset + k) for k in range(min(how.hearts, part.how.hearts))]
+    chosen_on = [part.bank.path(Split.VALIDATION, index) for index in range(training.validation)]
+    patients = range(_FIRST_EXPORTED, _FIRST_EXPORTED + training.exported)
+    others = range(_FIRST_EXPORTED, _FIRST_EXPORTED + training.exported_validation)
+    given = exported_hearts(out / "exported", Split.TRAIN, patients, sizes)
+    seen = exported_hearts(out / "exported", Split.VALIDATION, others, sizes)
+    task = SegmentTask(network, [*given, *drawn], [*chosen_on, *seen], seed=part.seed + 500, name=part.name)
+    done = train(
+        task, _options(how, training.minutes, part.seed + 500), out / f"{part.name}-exported", on_step=on_step
+    )  # fmt: skip
+    return replace(done, steps=learnt.steps + done.steps, seconds=learnt.seconds + done.seconds)
 
 
 def _fill(bank: HeartBank, how: NetworkTraining, validation: int) -> None:
@@ -312,6 +353,8 @@ def _training_data(part: _Part, training: SegmentTraining) -> str:
         f"reconstructions of simulated scans, all synthetic; chosen on {training.validation} others. Drawn by "
         "simulate.training.dataset."
     )
+    if training.exported:
+        told += f" It ended on exports of {training.exported} patients."
     if part.pseudo:
         told += f" {len(part.pseudo)} slices of unlabelled cines as {member_name(0)} draws them, of plausible volumes."
     if part.shipped:

@@ -26,7 +26,9 @@ from simulate.training.segment_task import SegmentTask, bent
 TINY = NetworkTraining(
     3, 4, 2, HeartOptions(frames=3, size=32, pixel_mm=5.0, planes=1), Randomisation(), NetworkOptions((4, 8))
 )
-TRAINING = SegmentTraining(TINY, TINY, replace(TINY, randomisation=WHOLE_BODY), members=2, validation=2, minutes=5)
+TRAINING = SegmentTraining(
+    TINY, TINY, replace(TINY, randomisation=WHOLE_BODY), members=2, exported=0, validation=2, minutes=5
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
