@@ -23,13 +23,26 @@ _LOOKS = 3  # frames of each slice that are looked at
 _HEART_MM = 130.0  # across both ventricles
 _LEAST_MM2 = 200.0  # less of a heart in the best slice is none: noise leaves 13, the least of 22 virtual hearts 2151
 _HARMONICS = 3  # of the beat, in which a heart's motion is
+_PLACES = 3  # at most, that may hold a heart
+_FAINT = 0.05  # of the likeliest place's chances: less is none
 _NEAR = 5  # pixels across, over which powers are averaged
 
 
 def find_heart(
     slices: Sequence[Tensor], spacing_mm: tuple[float, float], folder: Path | None = None
 ) -> tuple[float, float] | None:
-    """Return where the heart is.
+    """Return where the heart most likely is: (y, x) in pixels, or None where no slice shows one.
+
+    Parameters as for :func:`heart_places`.
+    """
+    places = heart_places(slices, spacing_mm, folder)
+    return places[0] if places else None
+
+
+def heart_places(
+    slices: Sequence[Tensor], spacing_mm: tuple[float, float], folder: Path | None = None
+) -> tuple[tuple[float, float], ...]:
+    """Return where the heart may be, the likeliest place first.
 
     The chances of all slices, times their :func:`coherence`, are added up: where one slice has something round and
     bright beside the heart, its neighbours have not.
@@ -45,7 +58,7 @@ def find_heart(
 
     Returns
     -------
-    (y, x) in pixels, or None where no slice shows a heart.
+    Up to three (y, x) in pixels, a heart apart; none where no slice shows a heart.
     """
     network, view = stored_network(FINDER, folder, slices[0].device)
     rows, columns = slices[0].shape[-2:]
@@ -61,16 +74,24 @@ def find_heart(
         chances.append(chance * beating)
         areas.append(float(((chance > 0.5) * beating).sum()) * view.pixel_mm**2)
     if max(areas) < _LEAST_MM2:
-        return None
+        return ()
     total = torch.stack(chances).sum(0)
     reach = 2 * round(_HEART_MM / view.pixel_mm / 4) + 1
-    near = avg_pool2d(total[None, None], reach, 1, reach // 2)[0, 0]
-    row, column = divmod(int(near.argmax()), view.size)
     place = torch.arange(view.size, device=total.device)
-    away = torch.maximum((place - row).abs()[:, None], (place - column).abs()[None])
-    weight = total * (away <= reach)
-    y, x = ((weight.sum(axis) * place).sum() / weight.sum() for axis in (1, 0))
-    return window.to_slice(float(y), float(x))
+    found: list[tuple[float, float]] = []
+    least = 0.0
+    while len(found) < _PLACES:
+        near = avg_pool2d(total[None, None], reach, 1, reach // 2)[0, 0]
+        best = float(near.max())
+        if best <= least:
+            break
+        row, column = divmod(int(near.argmax()), view.size)
+        away = torch.maximum((place - row).abs()[:, None], (place - column).abs()[None])
+        weight = total * (away <= reach)
+        y, x = ((weight.sum(axis) * place).sum() / weight.sum() for axis in (1, 0))
+        found.append(window.to_slice(float(y), float(x)))
+        total, least = total * (away > reach), _FAINT * best if len(found) == 1 else least
+    return tuple(found)
 
 
 def coherence(images: Tensor) -> Tensor:

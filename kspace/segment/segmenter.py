@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kspace.errors import SpokewiseError, UsageError
 from kspace.scan import Cine
-from kspace.segment.finder import find_heart
+from kspace.segment.finder import heart_places
 from kspace.segment.inputs import network_inputs, normalised
 from kspace.segment.maps import likeliest
 from kspace.segment.network import SegmentationNetwork
@@ -34,6 +34,7 @@ OnProbabilities = Callable[[int, Tensor], None]
 _AUGMENTED = ((False, 1.0), (True, 1.0), (False, 0.9), (False, 1.12))  # mirrored, pixel over the usual one
 _AT_ONCE = 4  # frames that a network sees at once: what it works on stays near the processor
 _REFINED = RefineOptions(steps=8)  # of images of seven patients, more steps mended no more
+_SURE_SHARE = 2 / 3  # of the slices hold a heart where there is one: of twelve validation stacks the least was 0.84
 _LEAST_SPREAD = 1e-6  # of magnitudes over their mean: an image that is flatter shows nothing
 
 
@@ -122,7 +123,8 @@ class Segmenter:
         spacing = (dx, dy) if turn.swapped else (dy, dx)
         slices = [turn.apply(images) for images in cine.images.abs()]
         flat = [_is_flat(images) for images in slices]
-        centre = None if all(flat) else find_heart(slices, spacing, self.folder)
+        places = () if all(flat) else heart_places(slices, spacing, self.folder)
+        centre = _place_of_heart(slices, places, spacing, ways[0])
         found = []
         for index, images in enumerate(slices):
             if centre is None or flat[index]:
@@ -198,6 +200,26 @@ class _Way:
         labels = torch.cat([logits for logits, _ in parts]).softmax(1)
         position = torch.cat([logits for _, logits in parts]).softmax(1).mean(0)
         return (labels.flip(-1) if self.mirrored else labels), position
+
+
+def _place_of_heart(
+    slices: Sequence[Tensor], places: Sequence[tuple[float, float]], spacing: tuple[float, float], way: _Way
+) -> tuple[float, float] | None:  # fmt: skip
+    """Return the first place where a network sees a heart in most slices, or the one where it does in most of all."""
+    best, most = None, -1.0
+    for centre in places:
+        window = Window(centre, way.size, way.pixel_mm, spacing)
+        share = 0.0
+        some = slices[:: 1 + (len(slices) > 4)]  # every other one will do
+        for images in some:
+            seen = network_inputs(normalised(window.cut(images)))
+            _, position = way.look(seen[:: max(1, len(seen) // 2)][:2])
+            share += (1 - float(position[SlicePosition.NO_HEART])) / len(some)
+        if share > most:
+            best, most = centre, share
+        if share > _SURE_SHARE:
+            break
+    return best
 
 
 def _draw(

@@ -13,7 +13,7 @@ from torch import Tensor
 from kspace.errors import SpokewiseError, UsageError
 from kspace.scan import Cine, Geometry
 from kspace.segment.orient import Turn
-from kspace.segment.segmenter import Segmenter, flip_risk
+from kspace.segment.segmenter import Segmenter, _place_of_heart, flip_risk
 from kspace.segment.topology import betti_errors
 
 
@@ -128,3 +128,25 @@ def test_flip_risk_is_the_entropy_among_structures() -> None:
     risk = flip_risk(probabilities, labels)
     assert float(risk[0]) == pytest.approx(math.log(2))
     assert bool(risk[1].isnan())
+
+
+def test_where_the_networks_see_no_heart_the_next_place_is_tried(
+    segment: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, right = cine(), (20.0, 27.0)
+    looked: list[tuple[float, float]] = []
+
+    def seen(way: object, given: Tensor) -> tuple[Tensor, Tensor]:
+        there = bool((given[:, 0] > 0.5).float().mean() > 0.05)  # the bright patch
+        looked.append(right if there else (-300.0, 0.0))
+        return torch.zeros(len(given), 4, 128, 128), torch.tensor([0.9, 0.1, 0, 0] if not there else [0.1, 0.9, 0, 0])
+
+    monkeypatch.setattr("kspace.segment.segmenter._Way.look", seen)
+    slices = list(one.images)
+    way = next(segment._ways(one.images.device))
+    for places in (((-300.0, 0.0), right), (right, (-300.0, 0.0)), ((-300.0, 0.0), right, (0.0, 900.0))):
+        assert _place_of_heart(slices, places, (3.0, 3.5), way) == right
+    looked.clear()
+    _place_of_heart(slices, (right, (-300.0, 0.0)), (3.0, 3.5), way)
+    assert len(looked) == len(slices), "a sure place is the last that is looked at"
+    assert _place_of_heart(slices, (), (3.0, 3.5), way) is None
