@@ -28,17 +28,6 @@ _FAINT = 0.05  # of the likeliest place's chances: less is none
 _NEAR = 5  # pixels across, over which powers are averaged
 
 
-def find_heart(
-    slices: Sequence[Tensor], spacing_mm: tuple[float, float], folder: Path | None = None
-) -> tuple[float, float] | None:
-    """Return where the heart most likely is: (y, x) in pixels, or None where no slice shows one.
-
-    Parameters as for :func:`heart_places`.
-    """
-    places = heart_places(slices, spacing_mm, folder)
-    return places[0] if places else None
-
-
 def heart_places(
     slices: Sequence[Tensor], spacing_mm: tuple[float, float], folder: Path | None = None
 ) -> tuple[tuple[float, float], ...]:
