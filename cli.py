@@ -762,14 +762,23 @@ def _told_to_stop() -> Iterator[None]:
             raise KeyboardInterrupt
         _say("saving what is finished; once more stops at once")
 
+    told = sys.unraisablehook
+
+    def hook(ignored: sys.UnraisableHookArgs) -> None:
+        # Raised while Python tidied up after an object: nothing is lost, see _give_way.
+        if not issubclass(ignored.exc_type, KeyboardInterrupt):
+            told(ignored)
+
     try:
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # signals are the main thread's business
         yield
         return
+    sys.unraisablehook = hook
     try:
         yield
     finally:
+        sys.unraisablehook = told
         for number, handler in before.items():
             signal.signal(number, handler)
 

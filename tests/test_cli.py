@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -723,6 +724,24 @@ def until_it_grows(folder: Path, wait_s: float = 30.0) -> None:
     while raw.stat().st_size == before:
         assert time.monotonic() < until, "no more spokes came"
         time.sleep(0.005)
+
+
+def test_an_interrupt_that_comes_while_python_tidies_up_is_obeyed_without_a_word(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Thing:
+        pass
+
+    before = sys.unraisablehook
+    thing = Thing()
+    reference = weakref.ref(thing, lambda dead: signal.raise_signal(signal.SIGINT))
+    with cli._told_to_stop():
+        del thing  # Python ignores what a callback raises, and says so
+        assert reference() is None
+        with pytest.raises(KeyboardInterrupt):
+            cli._give_way()
+    assert capsys.readouterr().err == ""
+    assert sys.unraisablehook is before
 
 
 def test_a_scan_that_is_told_to_stop_keeps_what_was_finished(running: subprocess.Popen[str], tmp_path: Path) -> None:

@@ -272,6 +272,8 @@ def _learn(part: _Part, training: SegmentTraining, out: Path, on_step: OnStep | 
         network.load_state_dict(load_tensors(part.begins_with)[0])
     elif part.shipped:
         network.load_state_dict(stored_network(part.name)[0].state_dict())
+        if part.name != FINDER:
+            _shift(network, training.balance, -1)
     files = [bank.path(Split.TRAIN, how.offset + index) for index in range(how.hearts)]
     given = [*part.scanned, *part.pseudo]
     chosen_on = [bank.path(Split.VALIDATION, index) for index in range(training.validation)]
@@ -289,6 +291,11 @@ def _options(how: NetworkTraining, minutes: float, seed: int) -> TrainingOptions
         ema=max(0.5, 1 - _AVERAGED_SHARE / how.steps), warmup_steps=min(100, how.steps // 5),
         max_steps=how.steps, validate_every=250, final_share=0.01, seed=seed,
     )  # fmt: skip
+
+
+def _shift(network: SegmentationNetwork, balance: tuple[float, ...], sign: int) -> None:
+    """Put the balance on the logits, or take it off, as before a training that goes on from what has it."""
+    network.labels.conv.conv.bias.data += sign * torch.tensor(balance)
 
 
 def _finish(
@@ -329,8 +336,7 @@ def _write(part: _Part, training: SegmentTraining, result: TrainingResult, out: 
         return
     network.load_state_dict(load_tensors(result.weights)[0])
     if name != FINDER:
-        bias = network.labels.conv.conv.bias
-        bias.data += torch.tensor(training.balance)
+        _shift(network, training.balance, 1)
     seen = "a coarse view of the whole body" if name == FINDER else "a close view of the heart"
     hearts = how.hearts_options
     view = View(**asdict(how.network), pixel_mm=hearts.pixel_mm, size=hearts.size)
