@@ -313,10 +313,12 @@ def _finish(
     others = range(_FIRST_EXPORTED, _FIRST_EXPORTED + training.exported_validation)
     given = exported_hearts(out / "exported", Split.TRAIN, patients, sizes)
     seen = exported_hearts(out / "exported", Split.VALIDATION, others, sizes)
-    task = SegmentTask(network, [*given, *drawn], [*chosen_on, *seen], seed=part.seed + 500, name=part.name)
-    done = train(
-        task, _options(how, training.minutes, part.seed + 500), out / f"{part.name}-exported", on_step=on_step
-    )  # fmt: skip
+    files = [*given, *drawn], [*chosen_on, *seen]
+    options, folder = _options(how, training.minutes, part.seed + 500), out / f"{part.name}-exported"
+    # Time may have been up before all of them were drawn.
+    with Filler(_fill, part.bank, part.how, training.validation) as filler:
+        task = SegmentTask(network, *files, seed=part.seed + 500, wait=filler.wait, name=part.name)
+        done = train(task, options, folder, on_step=on_step)
     return replace(done, steps=learnt.steps + done.steps, seconds=learnt.seconds + done.seconds)
 
 
