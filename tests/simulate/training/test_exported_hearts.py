@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,14 @@ def test_members_end_on_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     card = read_card(member_name(0), tmp_path / MODELS)
     assert "ended on exports of 2 patients" in card.training_data
     assert card.cost.startswith(f"{2 * TINY.steps} steps")
+
+
+def test_hearts_that_are_not_drawn_yet_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_exports(monkeypatch)
+    training = SegmentTraining(
+        TINY, TINY, TRAINING.finder, TINY, members=1, exported=1, exported_validation=1, validation=2, minutes=5
+    )
+    train_segment(tmp_path, replace(training, exported=0), only=member_name(0))
+    for path in (tmp_path / "hearts").glob("train-*.safetensors"):
+        path.unlink()  # as if time had been up before
+    assert train_segment(tmp_path, training, only=member_name(0)).steps == 2 * TINY.steps
