@@ -547,6 +547,7 @@ def study(
     method: Annotated[
         str | None, typer.Option(help="Reconstruction, or pretend: nobody is scanned. (default: unrolled)")
     ] = None,
+    keep_images: Annotated[bool, typer.Option("--keep-images", help="For judges of images: 5 MB a patient.")] = False,
     as_json: Json = False,
 ) -> None:
     """Scan many virtual patients once, then ask any stopping policy what it would have done. Resumable."""
@@ -567,7 +568,7 @@ def study(
     }  # fmt: skip
     options = StudyOptions(
         config, changes, patients, seed, workers, scheduler, minutes, ef_points, volume_percent, alpha, confidence,
-        machado=preset == "machado2023",
+        keep_images, machado=preset == "machado2023",
     )  # fmt: skip
     answer = study_command(out, options, _say)
     _answer({name: value for name, value in answer.items() if name != "text"}, as_json, answer["text"])

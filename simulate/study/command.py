@@ -18,6 +18,7 @@ from simulate.study.progress import StudyProgress, in_words
 from simulate.study.protocol import Protocol
 from simulate.study.published import CITATION, DIFFERENCES, as_html, as_text, machado_table
 from simulate.study.run import run_study
+from simulate.study.seen import IMAGES
 from simulate.study.store import Store, key_of
 
 MACHADO = "machado2023"
@@ -39,6 +40,8 @@ class StudyOptions:
         See :func:`~simulate.study.run.run_study`; no patients evaluates what is there.
     ef_points, volume_percent, alpha, confidence
         The question.
+    keep_images
+        Keep what the networks were shown in the study's folder, for judges that look at images.
     machado
         Whether the page ends in the table of published figures.
     """
@@ -54,6 +57,7 @@ class StudyOptions:
     volume_percent: float = 5.0
     alpha: float = 0.10
     confidence: float = 0.90
+    keep_images: bool = False
     machado: bool = False
 
     def protocol(self) -> Protocol:
@@ -107,6 +111,7 @@ def study_command(out: Path, options: StudyOptions, say: Callable[[str], None]) 
             outcome = run_study(
                 store, protocol, options.patients, seed=options.seed, workers=options.workers,
                 scheduler=options.scheduler, minutes=options.minutes, on_patient=progress.patient,
+                images=out / IMAGES / key if options.keep_images else None,
             )  # fmt: skip
         for number, why in outcome.lost.items():
             say(f"patient {number} could not be computed: {why}")

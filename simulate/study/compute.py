@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ from simulate.patient.population import draw_patient
 from simulate.study.look import Look, Looker, dice, disagreement
 from simulate.study.pretend import pretended_trajectory
 from simulate.study.protocol import PRETEND, Protocol, Who
+from simulate.study.seen import Seen, as_bytes
 from simulate.study.stack import scan_who
 
 _NAN = float("nan")
@@ -45,16 +46,25 @@ class _SliceCourse:
     exact: Tensor
     scores: tuple[Mapping[str, float], ...]
     truth_scores: tuple[Mapping[str, float], ...]
+    seen: Seen
 
 
-def patient_trajectory(protocol: Protocol, who: Who) -> Trajectory:
-    """Scan a patient and judge every step; the same protocol and patient give the same trajectory."""
+OnSeen = Callable[[Seen], None]
+
+
+def patient_trajectory(protocol: Protocol, who: Who, on_seen: OnSeen | None = None) -> Trajectory:
+    """Scan a patient and judge every step; the same protocol and patient give the same trajectory.
+
+    ``on_seen`` hears of the images and labels that were judged; pretended patients have none.
+    """
     if protocol.method == PRETEND:
         return pretended_trajectory(protocol, who)
     scanner = scan_who(protocol, who)
     looker = Looker.shipped(protocol.members, protocol.window, protocol.frames_at_once)
     method = make_method(protocol.method)
     courses = [_course(protocol, scanner, index, looker, method) for index in range(protocol.n_slices)]
+    if on_seen is not None:
+        on_seen(Seen.of_slices([course.seen for course in courses]))
     patient = draw_patient(who.seed, group=who.group, heart_rate_bpm=protocol.heart_rate_bpm)
     facts = {
         "number": str(who.number), "part": who.part.value, "seed": str(who.seed), "snr": f"{who.snr:.2f}",
@@ -97,17 +107,18 @@ def _course(protocol: Protocol, scanner: BodyScanner, index: int, looker: Looker
     truth = stream.truth(frames)
     reference = looker(truth, view, place)
     fine, exact_areas = _exact(protocol, scanner, stream, index)
-    exact = looker.window(fine.shape[-1], view)
-    drawn = torch.stack([exact.cut((fine == label).float()) for label in range(len(FOREGROUND) + 1)], dim=1)
+    fine_window, window = (looker.window(n, view) for n in (fine.shape[-1], protocol.matrix))
+    drawn = torch.stack([fine_window.cut((fine == label).float()) for label in range(len(FOREGROUND) + 1)], dim=1)
     drawn[:, 0] += 1 - drawn.sum(1)
     exact_labels = likeliest(drawn)
     near = _near_heart(stream.labels(frames), view / protocol.matrix)
     box = _box(near)
-    scores, truth_scores, looks = [], [], []
+    scores, truth_scores, looks, images = [], [], [], []
     before: Look | None = None
     for step in _steps(protocol, stream, method):
         look = looker(step.image, view, place)
         looks.append(look)
+        images.append(as_bytes(window.cut(step.image)))
         scores.append(
             {
                 **step.scores, "entropy": look.entropy, "flip_risk": look.flip_risk, "betti_errors": look.betti_errors,
@@ -132,6 +143,8 @@ def _course(protocol: Protocol, scanner: BodyScanner, index: int, looker: Looker
         torch.stack([looker.areas(look.labels) for look in looks]),
         torch.stack([looker.areas(look.samples) for look in looks]),
         looker.areas(reference.labels), exact_areas, tuple(scores), tuple(truth_scores),
+        Seen(np.stack(images)[:, None], torch.stack([look.labels for look in looks])[:, None].numpy(),
+             as_bytes(window.cut(truth))[None], reference.labels[None].numpy(), exact_labels[None].numpy()),
     )  # fmt: skip
 
 

@@ -12,13 +12,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
 from typing import Any
 
 from kspace.errors import SpokewiseError, UsageError
 from kspace.formats.files import one_line
 from simulate.study.compute import patient_trajectory
 from simulate.study.protocol import Protocol, Who
+from simulate.study.seen import Seen, path_of
 from simulate.study.store import Finished, Store
 
 _TRIES = 2
@@ -53,10 +56,27 @@ class Outcome:
     wall_s: float = 0.0
 
 
-def compute_patient(protocol: Protocol, who: Who) -> Finished:
+@dataclass(frozen=True)
+class Work:
+    """What is done with every patient of a run.
+
+    Parameters
+    ----------
+    protocol
+        How they are scanned.
+    images
+        Folder that keeps what was seen of them, see :mod:`simulate.study.seen`; None keeps nothing.
+    """
+
+    protocol: Protocol
+    images: Path | None = None
+
+
+def compute_patient(work: Work, who: Who) -> Finished:
     """Compute one patient, and measure what that cost."""
     started = time.process_time()
-    content = patient_trajectory(protocol, who).to_bytes()
+    keep = None if work.images is None else partial(Seen.write, path=path_of(work.images, who.number))
+    content = patient_trajectory(work.protocol, who, keep).to_bytes()
     gc.collect()  # cycles may hold images; the collector counts objects and not megabytes
     return Finished(who.number, content, time.process_time() - started, resident_mb())
 
@@ -81,6 +101,7 @@ def run_study(
     scheduler: str | None = None,
     on_patient: OnPatient | None = None,
     minutes: float | None = None,
+    images: Path | None = None,
 ) -> Outcome:
     """Compute the patients of a study that its store does not hold.
 
@@ -100,6 +121,8 @@ def run_study(
         Hears of every patient that is safe.
     minutes
         Begin no patient later than this; None goes on to the end.
+    images
+        See :class:`Work`; only patients that are computed now are kept.
 
     Raises
     ------
@@ -114,12 +137,13 @@ def run_study(
     wanted = [protocol.who(number, seed) for number in range(n_patients) if number not in known]
     lost: dict[int, str] = {}
     until = None if minutes is None else started + 60 * minutes
+    work = Work(protocol, images)
     if scheduler is not None:
-        results = _on_cluster(protocol, wanted, scheduler, until, lost)
+        results = _on_cluster(work, wanted, scheduler, until, lost)
     elif workers == 1:
-        results = _here(protocol, wanted, until, lost)
+        results = _here(work, wanted, until, lost)
     else:
-        results = _side_by_side(protocol, wanted, workers, until, lost)
+        results = _side_by_side(work, wanted, workers, until, lost)
     count = 0
     for finished in results:
         store.add(key, finished)
@@ -133,12 +157,12 @@ def _late(until: float | None) -> bool:
     return until is not None and time.monotonic() >= until
 
 
-def _here(protocol: Protocol, wanted: Sequence[Who], until: float | None, lost: dict[int, str]) -> Iterator[Finished]:
+def _here(work: Work, wanted: Sequence[Who], until: float | None, lost: dict[int, str]) -> Iterator[Finished]:
     for who in wanted:
         if _late(until):
             return
         try:
-            yield compute_patient(protocol, who)
+            yield compute_patient(work, who)
         except SpokewiseError as error:
             lost[who.number] = str(error)
 
@@ -182,9 +206,9 @@ class _Worker:
         other.close()
         self.who: Who | None = None
 
-    def give(self, protocol: Protocol, who: Who) -> None:
+    def give(self, work: Work, who: Who) -> None:
         self.who = who
-        self.pipe.send((protocol, who))
+        self.pipe.send((work, who))
 
     def end(self) -> None:
         if self.who is None:
@@ -197,7 +221,7 @@ class _Worker:
 
 
 def _side_by_side(
-    protocol: Protocol, wanted: Sequence[Who], workers: int, until: float | None, lost: dict[int, str]
+    work: Work, wanted: Sequence[Who], workers: int, until: float | None, lost: dict[int, str]
 ) -> Iterator[Finished]:
     waiting, tries = deque(wanted), dict.fromkeys((who.number for who in wanted), 0)
     busy: list[_Worker] = []
@@ -205,7 +229,7 @@ def _side_by_side(
     def feed(worker: _Worker) -> bool:
         if not waiting or _late(until):
             return False
-        worker.give(protocol, waiting.popleft())
+        worker.give(work, waiting.popleft())
         return True
 
     try:
@@ -245,7 +269,7 @@ def _side_by_side(
 
 
 def _on_cluster(
-    protocol: Protocol, wanted: Sequence[Who], scheduler: str, until: float | None, lost: dict[int, str]
+    work: Work, wanted: Sequence[Who], scheduler: str, until: float | None, lost: dict[int, str]
 ) -> Iterator[Finished]:
     try:
         from dask.distributed import Client, as_completed
@@ -267,7 +291,7 @@ def _on_cluster(
             room = 2 * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
             while waiting and len(running) < room and not _late(until):
                 who = waiting.popleft()
-                future = client.submit(compute_patient, protocol, who, pure=False, retries=_TRIES - 1)
+                future = client.submit(compute_patient, work, who, pure=False, retries=_TRIES - 1)
                 running[future] = who
                 done.add(future)
 

@@ -61,8 +61,8 @@ def test_nothing_is_computed_twice(tmp_path: Path, pretended: Protocol, monkeypa
     store, computed = Store(tmp_path), []
     real = engine.compute_patient
 
-    def counted(protocol: Protocol, who: object) -> Finished:
-        found = real(protocol, who)  # type: ignore[arg-type]
+    def counted(work: engine.Work, who: object) -> Finished:
+        found = real(work, who)  # type: ignore[arg-type]
         computed.append(found.number)
         return found
 
