@@ -22,12 +22,15 @@ class Parts:
         They share no patient.
     protocol
         Of the study, and the weights of its networks.
+    key
+        Of the study in its store.
     """
 
     fit: list[Trajectory]
     calibration: list[Trajectory]
     test: list[Trajectory]
     protocol: dict[str, Any]
+    key: str = ""
 
     @property
     def cohort(self) -> str:
@@ -64,5 +67,5 @@ def parts_of(folder: Path, key: str | None = None) -> Parts:
     facts: Any = studies[key]
     return Parts(
         by_part.get("fit", []), by_part.get("calibration", []), by_part.get("test", []),
-        {**facts["protocol"], "weights": facts["weights"]},
+        {**facts["protocol"], "weights": facts["weights"]}, key,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from kspace.quality.policies.guaranteed import Guaranteed
 from kspace.quality.policies.oracle import oracle
 from kspace.quality.policies.path import Uniform, WhereItGains
 from kspace.quality.policies.policy import Choice, Policy, Stopped, run
-from kspace.quality.policies.two_classifiers import TwoClassifiers
+from kspace.quality.policies.two_classifiers import TwoClassifiers, TwoNetworks
 from kspace.quality.policies.uncertainty import Uncertainty
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Policy",
     "Stopped",
     "TwoClassifiers",
+    "TwoNetworks",
     "Uncertainty",
     "Uniform",
     "WhereItGains",

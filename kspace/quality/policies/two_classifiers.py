@@ -37,3 +37,28 @@ class TwoClassifiers:
             reached = not (poor_image | poor_labels).any()
             return stay(view, "images and labels are good" if reached else "time is up", reached=reached)
         return Choice(onward, f"images are poor in {int(poor_image.sum())} slices, labels in {int(poor_labels.sum())}")
+
+
+@dataclass(frozen=True)
+class TwoNetworks:
+    """The published policy with networks that look at images and labels: a slice ends when both say "good".
+
+    What they say was computed beforehand and stands among the scores (:data:`NETWORK_SCORES`); a slice about which
+    nothing is known goes on.
+    """
+
+    name: str = "two networks"
+
+    def __call__(self, view: View) -> Choice:
+        """Decide."""
+        image, labels = (view.score(name) for name in NETWORK_SCORES)
+        poor = ~((image >= 0.5) & (labels >= 0.5))
+        onward = poor & ~view.at_cap
+        if not onward.any():
+            reached = not poor.any()
+            return stay(view, "images and labels look good" if reached else "time is up", reached=reached)
+        return Choice(onward, f"{int(poor.sum())} slices look poor")
+
+
+NETWORK_SCORES = ("network_image_good", "network_labels_good")
+"""Scores that :class:`TwoNetworks` reads: probabilities that a slice's images, and its labels, are good."""
