@@ -176,10 +176,12 @@ def scan(
     from kspace.recon.methods import make_method, weights_of
     from kspace.segment.segmenter import Segmenter
     from simulate.acquisition import LoopOptions
+    from simulate.choices import choose_device, choose_slices
+    from simulate.opened import N_FRAMES, open_spokes, phantom_seed
     from simulate.output import FILES, require_other
     from simulate.progress import ScanProgress
     from simulate.protocol_scan import planned_scan
-    from simulate.run import N_FRAMES, choose_device, choose_slices, open_spokes, phantom_seed, run_scan
+    from simulate.run import run_scan
     from simulate.stack_policy import guaranteed_scan, uncertainty_policy
     from simulate.subject import SubjectOptions
 
@@ -338,8 +340,9 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Write the spokes that a scanner would have measured of a virtual patient or a cine, and the truth beside them."""
+    from simulate.choices import choose_device, choose_slices
+    from simulate.opened import open_spokes, phantom_seed, write_cohort
     from simulate.output import require_other
-    from simulate.run import choose_device, choose_slices, open_spokes, phantom_seed, write_cohort
     from simulate.scan_heart import biomarker_record
     from simulate.to_file import files_beside, simulate_to_file
 
@@ -406,7 +409,8 @@ def recon(
     """Reconstruct all slices of a radial ISMRMRD file into a NIfTI cine of magnitudes."""
     from kspace.delays import parse_delays
     from kspace.drift import describe_drift
-    from simulate.run import choose_device, make_tuned_method, reconstruct_file
+    from simulate.choices import choose_device, make_tuned_method
+    from simulate.recon_command import reconstruct_file
     from simulate.scan_heart import biomarker_record
 
     where = choose_device(device)
@@ -497,7 +501,7 @@ def segment(
     """Draw LV, myocardium and RV on a short-axis cine, and measure volumes, ejection fraction and mass."""
     from kspace.segment.segmenter import Segmenter
     from kspace.weights.store import read_card
-    from simulate.run import choose_device
+    from simulate.choices import choose_device
     from simulate.segment_command import SegmentOptions, segment_command
     from simulate.segment_text import segment_text
 
@@ -589,7 +593,7 @@ def check(
 ) -> None:
     """Judge a cine, or radial k-space: what a scan's quality control would say of it. Nothing is written."""
     from simulate.check import CheckOptions, check_source
-    from simulate.run import choose_device
+    from simulate.choices import choose_device
 
     answer = check_source(
         source, CheckOptions(method, frames, slices, series, rr_s), device=choose_device(device), say=_say

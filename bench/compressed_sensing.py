@@ -39,8 +39,8 @@ from kspace.metrics import body_mask, nrmse
 from kspace.recon.methods import METHODS, make_method
 from simulate.acquisition import quality
 from simulate.body_scanner import vote
+from simulate.opened import N_FRAMES, open_spokes
 from simulate.patient.parameters import Group
-from simulate.run import N_FRAMES, open_spokes
 from simulate.source import SliceStream
 from simulate.training.dataset import Split
 from simulate.vendors import VENDORS

@@ -25,7 +25,7 @@ from kspace.quality.held_out import every_nth, held_out_residual
 from kspace.recon.methods import make_method
 from kspace.scan import RadialScan
 from simulate.calibration import calibrate
-from simulate.run import open_spokes
+from simulate.opened import open_spokes
 from simulate.subject import SubjectOptions
 
 SECONDS = (0.5, 1.0, 4.0)

@@ -21,7 +21,7 @@ from kspace.recon.methods import METHODS, make_method
 from simulate.acquisition import quality
 from simulate.calibration import calibrate
 from simulate.gated import GatedEquations
-from simulate.run import N_FRAMES, open_spokes
+from simulate.opened import N_FRAMES, open_spokes
 from simulate.source import SpokeSource
 
 SECONDS = (1, 2, 4, 8, 12)

@@ -35,9 +35,9 @@ from kspace.recon.proximal import Scaled
 from kspace.scan import RadialScan, concatenate
 from simulate.body_scanner import BodyScanner
 from simulate.calibration import Calibration, calibrate
+from simulate.opened import N_FRAMES
 from simulate.patient.parameters import Group
 from simulate.patient.population import draw_patient
-from simulate.run import N_FRAMES
 from simulate.source import SliceStream
 from simulate.subject import SubjectOptions, scan_patient
 from simulate.training.dataset import Split, patient_seed

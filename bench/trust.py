@@ -36,7 +36,7 @@ from kspace.quality.held_out import held_out_residual
 from kspace.recon.methods import make_method
 from kspace.recon.uncertainty import jackknife, sums_by_group
 from kspace.scan import RadialScan
-from simulate.run import N_FRAMES
+from simulate.opened import N_FRAMES
 
 SECONDS = (1.0, 2.0, 4.0)
 LATER_S = 0.5

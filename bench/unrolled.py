@@ -35,8 +35,8 @@ from kspace.recon.methods import make_method
 from kspace.recon.unet import UNet
 from kspace.recon.unrolled import Unrolled
 from kspace.scan import RadialScan
+from simulate.opened import N_FRAMES
 from simulate.patient.parameters import Group
-from simulate.run import N_FRAMES
 from simulate.source import SliceStream
 from simulate.training.dataset import Split
 from simulate.vendors import VENDORS

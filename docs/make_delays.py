@@ -22,7 +22,7 @@ from kspace.delays import GradientDelays, correct
 from kspace.formats.source import open_source
 from kspace.recon.methods import make_method
 from kspace.scan import RadialScan
-from simulate.run import reconstruct_slice
+from simulate.recon_command import reconstruct_slice
 
 mpl.use("Agg")
 OUT = Path(__file__).parent / "pictures" / "delays.png"

@@ -35,7 +35,7 @@ from simulate.events import (
 )
 from simulate.patient.cardiac_cycle import timing
 from simulate.patient.population import draw_patient
-from simulate.run import reconstruct_slice
+from simulate.recon_command import reconstruct_slice
 from simulate.subject import draw_body
 from simulate.vendors import vendor
 

@@ -22,8 +22,9 @@ from kspace.recon.method import Method
 from kspace.recon.methods import make_method
 from kspace.scan import RadialScan
 from simulate.acquisition import LoopOptions, quality, scan_slice
+from simulate.opened import open_spokes, with_frames
+from simulate.recon_command import reconstruct_slice
 from simulate.record import SliceRecord
-from simulate.run import open_spokes, reconstruct_slice, with_frames
 from simulate.source import SpokeSource
 
 mpl.use("Agg")

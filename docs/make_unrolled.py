@@ -18,7 +18,7 @@ from bench.regularisation import moments
 from bench.unrolled import virtual_stream
 from kspace.metrics import psnr
 from kspace.recon.methods import make_method
-from simulate.run import N_FRAMES
+from simulate.opened import N_FRAMES
 
 mpl.use("Agg")
 PICTURE = Path(__file__).parent / "pictures" / "unrolled.png"

@@ -31,8 +31,9 @@ from kspace.segment.segmenter import Segmenter
 from kspace.segment.topology import betti_errors
 from kspace.volume_curves import volume_curves
 from simulate.calibration import calibrate
+from simulate.choices import choose_slices, parse_slices
+from simulate.opened import with_frames
 from simulate.output import plain
-from simulate.run import choose_slices, parse_slices, with_frames
 from simulate.scan_heart import CineSegmenter
 from simulate.segment_text import biomarker_line
 from simulate.source import Replay

@@ -26,8 +26,8 @@ from kspace.motion.rigid import undo
 from kspace.noise import noise_std
 from kspace.scan import Cine, RadialScan
 from simulate.motion_plot import Timeline, draw_timelines, timeline_of
+from simulate.opened import with_frames
 from simulate.output import require_free
-from simulate.run import with_frames
 
 
 def motion_command(
@@ -53,7 +53,7 @@ def motion_command(
         ISMRMRD file for what can be trusted: each spoke in the frame that it fits (the phase counter), motion undone,
         what is distrusted left out, the trust of the rest in ``user_float[0]``.
     n_frames
-        See :func:`simulate.run.with_frames`.
+        See :func:`simulate.opened.with_frames`.
     delays
         Gradient delays to correct before.
     detector

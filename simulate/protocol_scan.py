@@ -139,7 +139,7 @@ def planned_scan(source: str, subject: SubjectOptions | None) -> ProtocolScan | 
     UsageError
         When no calibration is shipped.
     """
-    from simulate.run import phantom_seed
+    from simulate.opened import phantom_seed
 
     seed, who = phantom_seed(source), subject or SubjectOptions()
     if seed is None or who != SubjectOptions(group=who.group, vendor=who.vendor):

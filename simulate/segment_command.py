@@ -27,8 +27,8 @@ from kspace.segment.dicom_seg import require_highdicom, write_dicom_seg
 from kspace.segment.scores import NAMES, score
 from kspace.segment.segmentation import FOREGROUND, Segmentation, SlicePosition
 from kspace.volume_curves import volume_curves
+from simulate.choices import parse_slices
 from simulate.output import plain, require_free, require_other, versions
-from simulate.run import parse_slices
 from simulate.scan_heart import CineSegmenter
 from simulate.segment_movie import movie_suffix, write_movie
 from simulate.segment_plot import plot_curves

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.speed.run import BenchOptions, Say, run_bench
 from kspace.errors import UsageError
-from simulate.run import choose_device
+from simulate.choices import choose_device
 
 QUICK = {"matrices": (32,), "frames": 3, "coils": (2,), "spokes": (8,), "repeats": 1, "patience_s": 0.0}
 

@@ -11,9 +11,9 @@ from kspace.errors import UsageError
 from kspace.formats.mrd import read_scan
 from kspace.formats.nifti import read_cine, read_labels
 from simulate.body_scanner import BodyScanner
+from simulate.opened import open_spokes, write_cohort
 from simulate.patient.cohort import COLUMNS
 from simulate.patient.parameters import Group, Patient
-from simulate.run import open_spokes, write_cohort
 from simulate.spoke_truth import Truth
 from simulate.subject import SubjectOptions
 from simulate.to_file import files_beside, simulate_to_file
