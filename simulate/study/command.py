@@ -18,7 +18,7 @@ from simulate.study.progress import StudyProgress, in_words
 from simulate.study.protocol import Protocol
 from simulate.study.published import CITATION, DIFFERENCES, as_html, as_text, machado_table
 from simulate.study.run import run_study
-from simulate.study.seen import IMAGES
+from simulate.study.seen import IMAGES, path_of
 from simulate.study.store import Store, key_of
 
 MACHADO = "machado2023"
@@ -102,6 +102,7 @@ def study_command(out: Path, options: StudyOptions, say: Callable[[str], None]) 
         key = store.register(protocol, options.seed)
     else:
         key, protocol = _stored(store, protocol, options.seed, say)
+    images = out / IMAGES / key if options.keep_images else None
     record: dict[str, Any] = {"out": str(out), "store": str(store.path), "key": key, "synthetic": True}
     if options.patients:
         known = sum(number < options.patients for number in store.numbers(key))
@@ -111,12 +112,17 @@ def study_command(out: Path, options: StudyOptions, say: Callable[[str], None]) 
             outcome = run_study(
                 store, protocol, options.patients, seed=options.seed, workers=options.workers,
                 scheduler=options.scheduler, minutes=options.minutes, on_patient=progress.patient,
-                images=out / IMAGES / key if options.keep_images else None,
+                images=images,
             )  # fmt: skip
         for number, why in outcome.lost.items():
             say(f"patient {number} could not be computed: {why}")
         record |= {"computed": outcome.finished, "known": outcome.known, "wall_s": outcome.wall_s,
                    "lost": {str(number): why for number, why in outcome.lost.items()}}  # fmt: skip
+    if images is not None:
+        record["images"] = str(images)
+        bare = sum(not path_of(images, number).exists() for number in store.numbers(key))
+        if bare:
+            say(f"{bare} patients have no images in {images}: they were computed without --keep-images, or pretended")
     costs = store.costs(key)
     if costs:
         record["core_s_per_patient"] = sum(cost for _, cost, _ in costs) / len(costs)

@@ -31,6 +31,15 @@ def test_a_study_says_what_is_missing_and_goes_on(tmp_path: Path) -> None:
     assert "other weights" in said[-2]
 
 
+def test_patients_without_images_are_told_of(tmp_path: Path) -> None:
+    said: list[str] = []
+    changes = {"method": "pretend", "n_slices": 3, "frames": 6, "seconds": (1.0, 2.0)}
+    kept = study_command(tmp_path, StudyOptions(changes=changes, patients=2, keep_images=True), said.append)
+    assert kept["images"] == str(tmp_path / "images" / kept["key"])
+    assert any(line.startswith("2 patients have no images") for line in said)
+    assert "images" not in study_command(tmp_path, StudyOptions(changes=changes, patients=3), said.append)
+
+
 def test_an_empty_folder_has_nothing_to_evaluate(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no patients"):
         study_command(tmp_path, StudyOptions(patients=0), print)
