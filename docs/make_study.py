@@ -31,9 +31,10 @@ def main() -> None:
             left.plot(row["seconds"], row["errors"]["lv_ef_percent"], ls="", **style)
         right.errorbar(row["seconds"], share, [[share - low], [high - share]], ls="", lw=1, label=label, **style)
     right.axhline(100 * record["alpha"], color="#b03a2e", lw=1, ls=":")
-    right.text(
-        12, 100 * record["alpha"], f"allowed: {100 * record['alpha']:g} %", color="#b03a2e", ha="right", va="bottom"
-    )
+    right.annotate(
+        f"allowed:\n{100 * record['alpha']:g} %", (1.01, 100 * record["alpha"]), xycoords=("axes fraction", "data"),
+        color="#b03a2e", fontsize=8, va="center", annotation_clip=False,
+    )  # fmt: skip
     left.set(xlabel="seconds per slice", ylabel="mean error of EF, points", xlim=(0, 12.4), ylim=(0, None))
     right.set(xlabel="seconds per slice", ylabel="patients out of tolerance, %", xlim=(0, 12.4), ylim=(-2, None))
     right.legend(fontsize=8, frameon=False)
