@@ -24,6 +24,8 @@ from simulate.stack_loop import StackResult
 
 _UNITS = {"ml": "mL", "percent": "%", "g": "g"}
 _SHOWN = 3  # differences of protocol
+# By settling alone 2 of 47 virtual patients of a study ended out of tolerance, after 6.7 s; at 0.35, 7 of them.
+_SETTLED = 0.25
 _TOLD = ("lv_ef_percent", "lv_edv_ml", "lv_esv_ml")
 
 
@@ -135,8 +137,10 @@ def _sentences(promise: str, result: StackResult, measures: Mapping[str, Any]) -
 
 
 def uncertainty_policy(step_s: float, min_seconds: float, max_seconds: float) -> StackPolicy:
-    """Return the uncalibrated policy: the scan ends when the networks agree on EF and volumes."""
-    return StackPolicy(Uncertainty(), SegmenterDrawer(), decision_times(step_s, min_seconds, max_seconds))
+    """Return the uncalibrated policy: the scan ends when the networks agree on EF and volumes, or these have settled."""
+    return StackPolicy(
+        Uncertainty(settled=_SETTLED), SegmenterDrawer(), decision_times(step_s, min_seconds, max_seconds)
+    )
 
 
 def guaranteed_policy(

@@ -64,6 +64,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "fixed": lambda: Fixed(2.0),
     "two classifiers": lambda: TwoClassifiers(predictors().image_good, predictors().segmentation_good),
     "uncertainty": Uncertainty,
+    "uncertainty, settled": lambda: Uncertainty(settled=0.25),
     "conformal": lambda: Conformal(predictors().excess, (1.5,) * 8, "joint"),
     "guaranteed": lambda: calibration().rule,
 }
@@ -105,6 +106,27 @@ def test_every_policy_ends_at_the_cap_at_the_latest_and_says_why(name: str) -> N
     assert stopped.steps.min() >= 1
     assert stopped.steps.max() <= one.n_steps
     assert stopped.choice.reason
+
+
+def test_networks_that_will_always_differ_hold_up_no_scan_that_has_settled() -> None:
+    """One network draws twice the ventricle; what is reported approaches the truth as 1 / t, as foretold."""
+    one = random_trajectory(5, noise=0.0)
+    away = 1 + 0.4 / one.seconds[:, None, None, None]
+    samples = np.repeat(one.reference_areas_mm2[None, None], 2, axis=1) * np.array([1.0, 2.0])[:, None, None, None]
+    apart = replace(
+        one, areas_mm2=one.reference_areas_mm2[None] * away, sample_areas_mm2=np.repeat(samples, one.n_steps, axis=0)
+    )
+    assert not run(Uncertainty(), apart).choice.reached
+    true = np.array([excess_at(apart, np.full(5, step), Tolerance()) for step in range(1, 9)])
+    assert true[-1] > 0.5
+    assert not run(Uncertainty(settled=0.5 * true[-1]), apart).choice.reached
+    for settled in (1.2 * true[-1], 1.2 * true[4]):
+        stopped = run(Uncertainty(settled=float(settled)), apart)
+        step = int(stopped.steps[0])
+        assert stopped.choice.reached
+        assert true[step - 1] < 1.15 * settled
+        assert true[step - 2] > 0.85 * settled
+        assert "but more spokes would change no more than" in stopped.choice.reason
 
 
 def test_a_fixed_time_is_that_time() -> None:
