@@ -127,7 +127,7 @@ def scan(
         str,
         typer.Option(
             help="quality: each slice until its images are good enough. fixed: until the cap. uncertainty: all slices "
-            "until the networks agree on volumes, or these have settled. guaranteed: by a calibrated rule, with its promise."
+            "until the networks agree on volumes, or these settled. guaranteed: by a calibrated rule, with its promise."
         ),
     ] = "quality",
     max_seconds: Annotated[float, typer.Option(help="Cap on the scan time of a slice.")] = 12.0,

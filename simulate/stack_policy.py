@@ -137,7 +137,7 @@ def _sentences(promise: str, result: StackResult, measures: Mapping[str, Any]) -
 
 
 def uncertainty_policy(step_s: float, min_seconds: float, max_seconds: float) -> StackPolicy:
-    """Return the uncalibrated policy: the scan ends when the networks agree on EF and volumes, or these have settled."""
+    """Return the uncalibrated policy: the scan ends when the networks agree on EF and volumes, or these settled."""
     return StackPolicy(
         Uncertainty(settled=_SETTLED), SegmenterDrawer(), decision_times(step_s, min_seconds, max_seconds)
     )
