@@ -27,8 +27,8 @@ from kspace.quality.shift import ShiftGuard, fit_guard
 from kspace.quality.trajectory import Array, Trajectory
 from kspace.quality.view import Steps, view_of
 
-LIMITS: Array = np.linspace(-6.0, 3.0, 181)
-"""Candidate limits of the logit of the predicted risk, from the most careful on; fixed before any patient was seen."""
+LIMITS: Array = np.linspace(-4.0, 3.0, 141)
+"""Candidate limits of the predicted error's logarithm, from the most careful on; fixed before any patient was seen."""
 MAX_BYTES = 1024 * 1024
 _HINT = "Reinstall Spokewise, or calibrate again"
 
@@ -44,7 +44,7 @@ class Walk:
     seconds
         (state,) scan time per slice.
     scores
-        (state,) risk scores.
+        (state,) logarithms of predicted errors.
     excess
         (state,) largest error in units of the tolerance.
     """
@@ -101,7 +101,8 @@ class StoppingCalibration(BaseModel):
     n_fit, n_calibration
         Patients that predictors were fitted on, and others that the limit was proven on.
     limit
-        Of the logit of the risk; None where nothing could be proven, and every scan runs to the cap.
+        Of the logarithm of the predicted error in units of the tolerance; None where nothing could be proven, and every
+        scan runs to the cap.
     misses, misses_at_cap
         Of the calibration patients, stopped by the rule, and scanned to the cap.
     mean_seconds
@@ -114,7 +115,7 @@ class StoppingCalibration(BaseModel):
         Of the gain, see :class:`~kspace.quality.policies.path.WhereItGains`; 1 keeps slices together.
     first
         Steps of a slice before the first decision.
-    lv_error, risk, guard, correction
+    lv_error, error, guard, correction
         What the rule is made of.
     reference_features
         (patient, feature) of calibration patients at the first decision, for
@@ -140,7 +141,7 @@ class StoppingCalibration(BaseModel):
     share: Annotated[float, Field(gt=0, le=1)]
     first: Annotated[int, Field(ge=1)]
     lv_error: LinearModel
-    risk: LinearModel
+    error: LinearModel
     guard: ShiftGuard
     correction: Correction
     reference_features: list[list[float | None]]
@@ -150,7 +151,7 @@ class StoppingCalibration(BaseModel):
         """The policy."""
         path: ScanPath = Uniform() if self.share == 1 else WhereItGains(self.lv_error, self.share)
         return Guaranteed(
-            path, self.risk, self.limit, self.guard, Tolerance(*self.tolerance), self.correction, name=self.name
+            path, self.error, self.limit, self.guard, Tolerance(*self.tolerance), self.correction, name=self.name
         )
 
     def promise(self) -> str:
@@ -207,7 +208,7 @@ def uncalibrated_rule(
     path: ScanPath = Uniform() if share == 1 else WhereItGains(predictors.lv_error, share)
     rows: StateRows = state_rows(fitted_on, predictors.kept, [path], first=first)
     guard = fit_guard(rows.features, rows.patients)
-    return Guaranteed(path, predictors.risk, None, guard, predictors.kept, predictors.correction)
+    return Guaranteed(path, predictors.error, None, guard, predictors.kept, predictors.correction)
 
 
 def prove(walks: Sequence[Walk], promise: Promise) -> float | None:
@@ -265,7 +266,7 @@ def calibrate_rule(
             [rule.measure(view_of(one, w.states[s])) for one, w, s in zip(calibrated_on, walks, stops, strict=True)],
             [reference_of(one) for one in calibrated_on], promise.alpha,
         ),
-        share=share, first=first, lv_error=predictors.lv_error, risk=predictors.risk, guard=rule.guard,
+        share=share, first=first, lv_error=predictors.lv_error, error=predictors.error, guard=rule.guard,
         correction=predictors.correction,
         reference_features=[[v if np.isfinite(v) else None for v in row] for row in features],
     )  # fmt: skip
@@ -282,7 +283,7 @@ def _half_widths(found: Sequence[Array], reference: Sequence[Array], alpha: floa
     }
 
 
-_NEVER = -1e6  # a logit that no score reaches
+_NEVER = -1e6  # a limit that no score reaches
 
 
 def read_calibration(path: Path) -> StoppingCalibration:

@@ -47,6 +47,24 @@ STATE_FEATURES = (
     "log_slices",
 )
 """Of a patient at a state, in the order of :func:`state_features`."""
+ERROR_FEATURES = (
+    "spread_ef",
+    "spread_edv",
+    "spread_esv",
+    "change_ef",
+    "change_edv",
+    "change_esv",
+    "slices_spread",
+    "slices_change",
+    "curve_roughness",
+    "log_prediction_error",
+    "log_entropy",
+    "log_flip_risk",
+    "log_disagreement",
+    "log_seconds",
+)
+"""Of :data:`STATE_FEATURES`, what a stopping rule predicts the error from: few, as it learns from tens of patients."""
+_ERROR = [STATE_FEATURES.index(name) for name in ERROR_FEATURES]
 SLICE_FEATURES = (
     *(f"{kind}_{name}" for kind in ("spread", "change") for name in ("lv", "myocardium", "rv")),
     "log_area",
@@ -56,6 +74,12 @@ SLICE_FEATURES = (
     "log_seconds",
 )
 """Of a slice at a state, in the order of :func:`slice_features`."""
+
+
+def error_features(features: Array) -> Array:
+    """Return those of :data:`ERROR_FEATURES` of state features (..., feature)."""
+    chosen: Array = features[..., _ERROR]
+    return chosen
 
 
 def state_features(view: View, tolerance: Tolerance) -> Array:

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from kspace.quality.correction import Correction, fit_correction
-from kspace.quality.features import CURVE_FEATURES, SLICE_FEATURES, STATE_FEATURES, slice_features, state_features
+from kspace.quality.features import (
+    CURVE_FEATURES,
+    ERROR_FEATURES,
+    SLICE_FEATURES,
+    STATE_FEATURES,
+    error_features,
+    slice_features,
+    state_features,
+)
 from kspace.quality.linear import Kind, LinearModel, fit
 from kspace.quality.measures import MEASURES, Tolerance
 from kspace.quality.policies.path import Path, Uniform, WhereItGains, walk
@@ -24,7 +32,7 @@ from kspace.quality.view import view_of
 from kspace.segment.segmentation import FOREGROUND, Structure
 
 _LV = FOREGROUND.index(Structure.LV)
-_LEAST_ML, _LEAST_SHARE = 0.05, 0.02
+_LEAST_ML, _LEAST_SHARE, _MOST_TOLERANCES = 0.05, 0.02, 20.0
 DICES = ("dice_lv", "dice_myocardium", "dice_rv")
 ERRORS = ("lv_ef_percent", "lv_edv_ml", "lv_esv_ml", "lv_mass_g")
 """Biomarkers whose error is predicted."""
@@ -65,10 +73,11 @@ class Predictors(BaseModel):
         Probabilities that the EF's tolerance is kept, and that any part of it is not.
     correction
         Of the LV's volumes.
-    risk
-        Probability that the tolerance is not kept by corrected volumes.
     excess
         Logarithm of the largest error in units of the tolerance.
+    error
+        The same of corrected volumes, from :data:`~kspace.quality.features.ERROR_FEATURES`: what a stopping rule goes
+        by. How large the error was tells more than whether it was too large.
     curve_rules
         ``ef_within`` from plausibility of volume curves alone: the baseline.
     tolerance
@@ -91,8 +100,8 @@ class Predictors(BaseModel):
     ef_within: LinearModel
     missed: LinearModel
     correction: Correction
-    risk: LinearModel
     excess: LinearModel
+    error: LinearModel
     curve_rules: LinearModel
     tolerance: tuple[float, float, float]
     patients: int
@@ -240,7 +249,7 @@ def fit_predictors(trajectories: Sequence[Trajectory], cohort: str, options: Fit
     correction, better = fit_correction(
         states.features, states.found, states.reference, states.patients, options.tolerance
     )
-    off = options.tolerance.excess(better, states.reference) > 1
+    off = np.log(np.clip(options.tolerance.excess(better, states.reference), _LEAST_SHARE, _MOST_TOLERANCES))
     within = (states.errors("lv_ef_percent") <= options.tolerance.ef_points).astype(np.float64)
     rules = [STATE_FEATURES.index(name) for name in CURVE_FEATURES]
     return Predictors(
@@ -255,8 +264,8 @@ def fit_predictors(trajectories: Sequence[Trajectory], cohort: str, options: Fit
         ef_within=on_states("ef_within", within, probability=True),
         missed=on_states("missed", (excess > 1).astype(np.float64), probability=True),
         correction=correction,
-        risk=on_states("risk", off.astype(np.float64), probability=True),
-        excess=on_states("log_excess", np.log(np.clip(excess, _LEAST_SHARE, 20.0))),
+        excess=on_states("log_excess", np.log(np.clip(excess, _LEAST_SHARE, _MOST_TOLERANCES))),
+        error=fit("log_error", error_features(states.features), off, ERROR_FEATURES, states.patients),
         curve_rules=fit("ef_within", states.features[:, rules], within, CURVE_FEATURES, states.patients,
                         kind="probability"),
         tolerance=(options.tolerance.ef_points, options.tolerance.volume_percent, options.tolerance.volume_ml),

@@ -1,4 +1,4 @@
-"""Stop at the first state whose risk score is low enough, with a threshold that was proven on whole patients."""
+"""Stop at the first state whose predicted error is small enough, with a limit that was proven on whole patients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kspace.quality.correction import Correction
-from kspace.quality.features import STATE_FEATURES, state_features
+from kspace.quality.features import STATE_FEATURES, error_features, state_features
 from kspace.quality.linear import LinearModel
 from kspace.quality.measures import Tolerance, measured
 from kspace.quality.policies.path import Path
@@ -19,16 +19,18 @@ from kspace.quality.view import View
 
 @dataclass(frozen=True)
 class Guaranteed:
-    """One rule for the whole patient: where time goes, how large the risk of a miss looks, and when that is enough.
+    """One rule for the whole patient: where time goes, how large the error looks, and when that is small enough.
 
     Parameters
     ----------
     path
         Says which slices are scanned next.
-    risk
-        Predicts how likely the scan would miss the tolerance if it ended now.
+    error
+        Predicts the logarithm of the largest error of what would be reported now, in units of the tolerance, from
+        :data:`~kspace.quality.features.ERROR_FEATURES`.
     limit
-        Of the risk; None never stops before the cap.
+        Of it; None never stops before the cap. Nothing needs to be right about the prediction for the promise to hold:
+        the limit is proven with it, errors and all.
     because
         Why, where the limit is None.
     guard
@@ -40,7 +42,7 @@ class Guaranteed:
     """
 
     path: Path
-    risk: LinearModel
+    error: LinearModel
     limit: float | None
     guard: ShiftGuard | None = None
     tolerance: Tolerance = field(default_factory=Tolerance)
@@ -49,7 +51,7 @@ class Guaranteed:
     because: str = "nothing was proven at this tolerance and risk"
 
     def score(self, view: View) -> float:
-        """Return the risk score of a state; infinite where the scan is unlike the calibration cohort."""
+        """Return the predicted error of a state; infinite where the scan is unlike the calibration cohort."""
         return self._score(state_features(view, self.tolerance))
 
     def measure(self, view: View) -> Array:
@@ -62,18 +64,18 @@ class Guaranteed:
             return np.inf  # without an LV there is nothing that could be within tolerance
         if self.guard is not None and self.guard.distance(features) > self.guard.limit:
             return np.inf
-        return float(self.risk.raw(features))
+        return float(self.error(error_features(features)))
 
     def __call__(self, view: View) -> Choice:
         """Decide."""
         features = state_features(view, self.tolerance)
         score = self._score(features)
-        share = float(self.risk(features))
+        chosen = error_features(features)
+        predicted = float(np.exp(self.error(chosen)))
         if self.limit is not None and score <= self.limit:
-            return stay(
-                view, f"the risk of a miss is predicted to be {100 * share:.0f} %, which is enough", reached=True
-            )
-        held = f"held back by a predicted risk of {100 * share:.0f} %: {self.risk.foremost(features)}"
+            reason = f"the largest error is predicted to be {predicted:.2g} of the tolerance, which is enough"
+            return stay(view, reason, reached=True)
+        held = f"held back by a predicted error of {predicted:.2g} of the tolerance: {self.error.foremost(chosen)}"
         if self.guard is not None and (distance := self.guard.distance(features)) > self.guard.limit:
             held = (
                 f"unlike the calibration cohort by {distance:.1f} > {self.guard.limit:.1f} standard deviations, "
