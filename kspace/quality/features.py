@@ -49,17 +49,10 @@ STATE_FEATURES = (
 """Of a patient at a state, in the order of :func:`state_features`."""
 ERROR_FEATURES = (
     "spread_ef",
-    "spread_edv",
-    "spread_esv",
-    "change_ef",
-    "change_edv",
-    "change_esv",
     "slices_spread",
     "slices_change",
-    "curve_roughness",
     "log_prediction_error",
     "log_entropy",
-    "log_flip_risk",
     "log_disagreement",
     "log_seconds",
 )
