@@ -1,4 +1,4 @@
-# make scan   a scan of three slices of a virtual patient, with its report
+# make scan   a scan of a virtual patient that ends with a guarantee, with its report
 # make test   everything that is checked before a change goes in
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ NEEDS := pyproject.toml constraints.txt
 .PHONY: scan test
 
 scan: $(VENV)/.installed-run
-	@out=runs/phantom-$$(date +%Y%m%d-%H%M%S) && $(VENV)/bin/spokewise scan phantom --vendor ge --slices 3,5,7 --out "$$out"
+	@out=runs/phantom-$$(date +%Y%m%d-%H%M%S) && $(VENV)/bin/spokewise scan phantom --vendor ge --policy guaranteed --out "$$out"
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check

@@ -59,6 +59,11 @@ def _thirds(name: str, unit: str) -> Callable[[Sequence[Trajectory]], list[str]]
     return groups
 
 
+def _rank(name: str) -> tuple[int, str]:
+    """Thirds rise from the lowest to the highest; other groups follow the alphabet."""
+    return (2 if name.startswith("above ") else int(" to " in name), name)
+
+
 KINDS: dict[str, Callable[[Sequence[Trajectory]], list[str]]] = {
     "disease group": lambda patients: [one.group.replace("_", " ") for one in patients],
     "sex": lambda patients: [one.sex for one in patients],
@@ -76,7 +81,7 @@ def audit(rows: Sequence[Outcome], patients: Sequence[Trajectory]) -> list[Audit
     for kind, group in KINDS.items():
         names = group(patients)
         table = []
-        for name in sorted(set(names)):
+        for name in sorted(set(names), key=_rank):
             mine = [row for row, own in zip(rows, names, strict=True) if own == name]
             missed = sum(row.missed for row in mine)
             table.append(

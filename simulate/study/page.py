@@ -269,7 +269,7 @@ def _audits(audits: Sequence[Audit]) -> str:
         )
     return (
         f'<p class="quiet">Under the guaranteed rule. Seconds per slice; EF error in points. Small groups have wide '
-        f'intervals.</p><div class="three">{"".join(parts)}</div>'
+        f'intervals.</p><div class="two">{"".join(parts)}</div>'
     )
 
 
