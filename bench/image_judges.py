@@ -29,7 +29,7 @@ from kspace.quality.figures import auroc, correlation, expected_calibration_erro
 from kspace.quality.image_judge import ImageJudge, judge_inputs
 from kspace.quality.policies.policy import Policy, excess_at, run
 from kspace.quality.policies.two_classifiers import NETWORK_SCORES, TwoClassifiers, TwoNetworks
-from kspace.quality.predictors import DICES, FitOptions, fit_predictors, mean_dice, slice_rows
+from kspace.quality.predictors import DICES, FitOptions, SliceRows, fit_predictors, mean_dice, slice_rows
 from kspace.quality.reverse import reverse_dice
 from kspace.quality.trajectory import Array, Trajectory
 from simulate.study.seen import IMAGES, Seen, path_of
@@ -73,14 +73,19 @@ def lessons(folder: Path, patients: Sequence[Trajectory], options: FitOptions, f
     for one in patients:
         rows = slice_rows([one])
         inputs += [case[frames].half() for case in cases(seen_of(folder, one))]
-        image.append(_flags(rows.truth["heart_nrmse"] <= options.good.nrmse, rows.truth["heart_nrmse"]))
-        dice = mean_dice(rows)
-        labels.append(_flags(dice >= options.good.dice, dice))
+        good = goodness(rows, options)
+        image.append(torch.from_numpy(good["image"]).float())
+        labels.append(torch.from_numpy(good["labels"]).float())
     return Lessons(torch.stack(inputs), torch.cat(image), torch.cat(labels))
 
 
-def _flags(good: Array, values: Array) -> Tensor:
-    return torch.from_numpy(np.where(np.isfinite(values), good, np.nan)).float()
+def goodness(rows: SliceRows, options: FitOptions) -> dict[str, Array]:
+    """Return (row,) 0 or 1 for images and for labels, NaN where there is nothing to judge."""
+    error, dice = rows.truth["heart_nrmse"], mean_dice(rows)
+    return {
+        "image": np.where(np.isfinite(error), error <= options.good.nrmse, np.nan),
+        "labels": np.where(np.isfinite(dice), dice >= options.good.dice, np.nan),
+    }
 
 
 def learn(taught: Lessons, chosen_on: Lessons, which: str, steps: int, path: Path, seed: int = 0) -> ImageJudge:
@@ -213,12 +218,7 @@ def judged(
             _keep(out / f"said-{one.patient}.json", scores)
         test.append(replace(one, scores={**one.scores, **scores}))
     rows = slice_rows(test)
-    dice = mean_dice(rows)
-    error = rows.truth["heart_nrmse"]
-    good = {
-        "image": np.where(np.isfinite(error), error <= options.good.nrmse, np.nan),
-        "labels": np.where(np.isfinite(dice), dice >= options.good.dice, np.nan),
-    }
+    good = goodness(rows, options)
     predictors = fit_predictors(parts.fit, parts.cohort, options)
     numbers = {"image": predictors.image_good(rows.features), "labels": predictors.segmentation_good(rows.features)}
     found: dict[str, object] = {"synthetic": True, "fit": len(parts.fit), "test": len(test)}
@@ -285,6 +285,8 @@ def main() -> None:
     arguments = parser.parse_args()
     parts = parts_of(arguments.folder, arguments.key)
     images = arguments.folder / IMAGES / parts.key
+    if not images.is_dir():
+        parser.error(f"{images} does not exist: the study has to be computed with --keep-images")
     arguments.out.mkdir(parents=True, exist_ok=True)
     found = judged(parts, images, arguments.out, arguments.steps, arguments.references, arguments.reverse_patients)
     print(json.dumps(found, indent=1))

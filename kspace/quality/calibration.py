@@ -28,7 +28,8 @@ from kspace.quality.trajectory import Array, Trajectory
 from kspace.quality.view import Steps, view_of
 
 LIMITS: Array = np.linspace(-4.0, 3.0, 141)
-"""Candidate limits of the predicted error's logarithm, from the most careful on; fixed before any patient was seen."""
+"""Candidate limits of the predicted error's logarithm, from the most careful on: errors of 0.02 to 20 tolerances, as in
+learning it. They do not depend on the patients that limits are proven on."""
 MAX_BYTES = 1024 * 1024
 _HINT = "Reinstall Spokewise, or calibrate again"
 

@@ -9,6 +9,9 @@ from kspace.quality.linear import LinearModel
 from kspace.quality.policies.policy import Choice, stay
 from kspace.quality.view import View
 
+NETWORK_SCORES = ("network_image_good", "network_labels_good")
+"""Scores that :class:`TwoNetworks` reads: probabilities that a slice's images, and its labels, are good."""
+
 
 @dataclass(frozen=True)
 class TwoClassifiers:
@@ -58,7 +61,3 @@ class TwoNetworks:
             reached = not poor.any()
             return stay(view, "images and labels look good" if reached else "time is up", reached=reached)
         return Choice(onward, f"{int(poor.sum())} slices look poor")
-
-
-NETWORK_SCORES = ("network_image_good", "network_labels_good")
-"""Scores that :class:`TwoNetworks` reads: probabilities that a slice's images, and its labels, are good."""
